@@ -1,0 +1,38 @@
+# Everything runs in .venv, which the first command makes. `make help` lists the commands.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/mnist
+NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
+
+.PHONY: help install train test notebooks export readme docs serve clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/installed  ## make .venv with the package, editable, and what developing it needs
+
+.venv/installed: settings.ini setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+train: .venv/installed  ## train a VAE on MNIST, draw its pictures (a second time: show the result)
+	$(BIN)/vae-nbdev train --recipe fast --out $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
+
+test: .venv/installed  ## run everything that tests
+	$(BIN)/python -m pytest
+
+notebooks: .venv/installed  ## execute all notebooks in place, then clean them
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
+	$(BIN)/nbdev_clean
+
+export: .venv/installed  ## write the package from the notebooks
+	$(BIN)/nbdev_export
+
+readme: .venv/installed  ## write README.md, and the Colab links, from nbs/index.ipynb and settings.ini
+	$(BIN)/python docs/readme.py
+
+clean:  ## remove what the other commands made
+	rm -rf .venv build dist *.egg-info docs/_build docs/node_modules .pytest_cache .hypothesis
