@@ -25,7 +25,7 @@ test: .venv/installed  ## run everything that tests
 	$(BIN)/python -m pytest
 
 notebooks: .venv/installed  ## execute all notebooks in place, then clean them
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --CoalesceStreamsPreprocessor.enabled=True $(NOTEBOOKS)
 	$(BIN)/nbdev_clean
 
 export: .venv/installed  ## write the package from the notebooks

@@ -1,0 +1,32 @@
+// What HTML cannot do by itself: scrolling boxes reachable by keyboard, search excerpts without TeX.
+const scrollers = ".highlight pre, .math-wrapper, .table-wrapper, div.output";
+const reach = () => document.querySelectorAll(scrollers).forEach(box => {
+  if (box.scrollWidth > box.clientWidth + 1) {
+    box.tabIndex = 0;
+    box.setAttribute("role", "region");
+    box.setAttribute("aria-label", "Scrolls sideways");
+  } else if (box.tabIndex === 0) ["tabindex", "role", "aria-label"].forEach(name => box.removeAttribute(name));
+});
+addEventListener("load", reach);
+addEventListener("resize", reach);
+document.fonts.ready.then(reach);
+if (window.Search?.htmlToText) {
+  const plain = Search.htmlToText;
+  Search.htmlToText = (html, anchor) => plain(html.replace(/<span class="katex-mathml">[\s\S]*?<\/math><\/span>/g, ""), anchor);
+}
+// The drawers of a narrow screen, and the folds of the sidebar, are labels of hidden checkboxes: let the keyboard press them.
+document.querySelectorAll("label[for^='__'], .sidebar-tree label").forEach(label => {
+  const box = document.getElementById(label.htmlFor);
+  if (!box || label.classList.contains("overlay")) return;
+  const name = label.htmlFor === "__navigation" ? "Chapters" : label.htmlFor === "__toc" ? "On this page" : "Fold";
+  const show = () => label.setAttribute("aria-expanded", box.checked);
+  Object.entries({ role: "button", tabindex: "0", "aria-label": name }).forEach(([key, value]) => label.setAttribute(key, value));
+  label.addEventListener("keydown", event => {
+    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); box.click(); }
+  });
+  box.addEventListener("change", show);
+  show();
+});
+addEventListener("keydown", event => {
+  if (event.key === "Escape") document.querySelectorAll(".sidebar-toggle:checked").forEach(box => box.click());
+});

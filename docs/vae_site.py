@@ -1,0 +1,549 @@
+"""The site's one extension: nbdev notebooks in, pages out (docs/README.md tells the story).
+
+Three steps, in the order in which Sphinx takes them:
+1. `stage` fills Sphinx's source folder: the notebooks as they are, the pages of docs/pages, and two that are generated,
+   the API reference (from the package's source, never imported) and the bibliography (from references.bib).
+2. `translate` turns one notebook into what MyST-NB understands: nbdev's directives become cell tags, the Colab badge
+   becomes the chapter's buttons, an exported cell gets a mark. A pure function from notebook to notebook.
+3. `finish` works on the parsed page: notes, equation numbers and references to them, links of names in backticks.
+"""
+import ast
+import base64
+import io
+import json
+import math
+import re
+import shutil
+import struct
+import sys
+import tokenize
+from configparser import ConfigParser
+from dataclasses import dataclass
+from pathlib import Path
+
+from docutils import nodes
+from pybtex.database import parse_file
+from sphinx import addnodes
+from sphinx.errors import ConfigError
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+PARTS = {0: "Foundations", 1: "Understanding", 2: "Beyond", 3: "Engineering", 9: "Reference"}  # by tens of the number
+BADGE = re.compile(r"\[!\[[^\]]*\]\(https://colab\.research\.google\.com/assets/colab-badge\.svg\)\]\(\S+\)")
+CITED_HOSTS = ("https://arxiv.org/", "https://doi.org/")  # a link there is a citation, and must be in the bibliography
+
+
+def warn(message, location, kind):
+    logger.warning(message, location=location, type="site", subtype=kind)
+
+
+# ---------------------------------------------------------------------------------------------------- the project
+
+@dataclass(frozen=True)
+class Chapter:
+    "One notebook: its file name without ending, its number and part, its title and the module that it exports to."
+    docname: str
+    number: int
+    part: str
+    title: str
+    subtitle: str
+    module: str
+
+
+class Project:
+    "settings.ini, the chapters and the package's source, read once per build."
+
+    def __init__(self, root):
+        self.root = Path(root)
+        ini = ConfigParser(delimiters=["="])
+        if not ini.read(self.root / "settings.ini", encoding="utf-8"):
+            raise ConfigError(f"no settings.ini in {self.root}")
+        self.ini = ini["DEFAULT"]
+        self.lib, self.nbs = self.ini["lib_name"], self.root / self.ini["nbs_path"]
+        self.blob = f"{self.ini['git_url']}/blob/{self.ini['branch']}"
+        self.colab = f"https://colab.research.google.com/github/{self.ini['user']}/{self.ini['repo']}/blob/{self.ini['branch']}"
+        self.notebooks = {p.stem: json.loads(p.read_text("utf-8")) for p in sorted(self.nbs.glob("*.ipynb"))}
+        self.chapters = {name: chapter(name, nb) for name, nb in self.notebooks.items() if re.match(r"\d\d_", name)}
+        self.modules = {c.module: read_module(self.root / self.lib / f"{c.module}.py") for c in self.chapters.values()
+                        if c.module and (self.root / self.lib / f"{c.module}.py").exists() and c.module != "__init__"}
+        self.public = public_names(self.root / self.lib / "__init__.py")
+        self.api = {f"{self.lib}.{module}": f"{self.lib}.{module}" for module in self.modules}  # what backticks may hold -> its full name
+        for module, entries in self.modules.items():
+            for entry in entries:
+                for name in [entry["name"], *(f"{entry['name']}.{m['name']}" for m in entry["methods"])]:
+                    self.api |= {alias: f"{self.lib}.{module}.{name}" for alias in (f"{module}.{name}", f"{self.lib}.{module}.{name}")}
+                    if entry["name"] in self.public.get(module, []): self.api |= {alias: f"{self.lib}.{module}.{name}" for alias in (name, f"{self.lib}.{name}")}
+        self.shown = {name: doc for doc, nb in self.notebooks.items() for cell in nb["cells"] if cell["cell_type"] == "code"
+                      for found, code in [split_directives(source(cell))] if "exports" in found for name in defined(code)}
+        bib = self.root / "docs" / "references.bib"
+        self.bib = parse_file(str(bib)).entries if bib.exists() else {}
+        self.cites = {e.fields["url"]: key for key, e in self.bib.items()}
+
+
+def public_names(path):
+    "The table PUBLIC of the package: module -> the names that `import vae_nbdev` offers."
+    tables = [n.value for n in ast.parse(path.read_text("utf-8")).body if isinstance(n, ast.Assign) and n.targets[0].id == "PUBLIC"]
+    return {module: names.split() for module, names in ast.literal_eval(tables[0]).items()} if tables else {}
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def chapter(docname, nb):
+    "What the head of a notebook says of it."
+    text = next((source(c) for c in nb["cells"] if c["cell_type"] == "markdown"), "")
+    title, subtitle = re.search(r"^# (.+)$", text, re.M), re.search(r"^> (.+)$", text, re.M)
+    module = next((d["default_exp"] for c in nb["cells"] if c["cell_type"] == "code"
+                   for d in [split_directives(source(c))[0]] if "default_exp" in d), "")
+    number = int(docname[:2])
+    return Chapter(docname, number, PARTS.get((number - (number % 10 == 0 and number < 90)) // 10, "Chapters"),
+                   title[1] if title else docname, subtitle[1] if subtitle else "", module)
+
+
+def defined(code):
+    "The public names that a cell defines."
+    try: tree = ast.parse(code)
+    except SyntaxError: return []
+    names = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    names += [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    return [n for n in names if not n.startswith("_")]
+
+
+# ------------------------------------------------------------------------------------------------- 2. one notebook
+
+HERO_SIZE, HERO_ALT = (1144, 352), "The latent plane of a VAE with two dimensions, decoded tile by tile: each digit melts into its neighbours."
+TAGS = {"hide": "remove-cell", "default_exp": "remove-cell", "export": "remove-cell", "exporti": "remove-cell",
+        "hide_input": "remove-input", "hide_output": "remove-output", ("include", "false"): "remove-cell",
+        ("echo", "false"): "remove-input", ("output", "false"): "remove-output", ("code-fold", "true"): "hide-input"}
+KNOWN = {"exports", "code-fold", "echo", "output", "eval", "include", "fig-alt", "fig-cap", "slow"}
+
+
+def split_directives(text):
+    "A code cell's leading `#|` lines as a dict, and the code below them."
+    found, lines = {}, text.split("\n")
+    while lines and (not lines[0].strip() or lines[0].lstrip().startswith("#|")):
+        if match := re.match(r"\s*#\|\s*([\w-]+):?\s*(.*)", lines.pop(0)): found[match[1]] = match[2].strip().strip("\"'")
+    return found, "\n".join(lines)
+
+
+def heading_slug(title):
+    "The anchor of a heading as Jupyter, and so a link in a notebook, spells it."
+    return title.replace(" ", "-")
+
+
+def png_size(data):
+    "Width and height in the header of a base64 PNG: a page that knows them does not jump as pictures arrive."
+    head = base64.b64decode("".join(data)[:64])
+    return struct.unpack(">II", head[16:24]) if head[:4] == b"\x89PNG" else None
+
+
+def reading_minutes(cells):
+    "220 words of prose a minute, 30 lines of code; six seconds for a displayed equation or a picture."
+    words = code = extras = 0
+    for cell in cells:
+        text = source(cell)
+        if cell["cell_type"] == "markdown":
+            words += len(re.sub(r"\$\$.*?\$\$", "", text, flags=re.S).split())
+            extras += text.count("$$") // 2
+        elif "remove-cell" not in cell["metadata"].get("tags", []):
+            code += text.count("\n") + 1
+            extras += sum("image/png" in o.get("data", {}) for o in cell["outputs"])
+    return max(1, math.ceil(words / 220 + code / 30 + extras / 10))
+
+
+def code_cell(cell, docname, module, project):
+    "One code cell as MyST-NB wants it; before it the mark of an exported one."
+    found, code = split_directives(source(cell))
+    for name in sorted(set(found) - KNOWN - {t for t in TAGS if isinstance(t, str)} - set(project.ini["tst_flags"].split())):
+        warn(f"unknown directive '#| {name}'", docname, "directive")
+    tags = {TAGS.get(name) or TAGS.get((name, value)) for name, value in found.items()} - {None}
+    cell = {**cell, "source": code, "metadata": {**cell["metadata"], "tags": sorted(tags)}}
+    sizes = [png_size(o["data"]["image/png"]) for o in cell["outputs"] if "image/png" in o.get("data", {})]
+    if sizes and not tags & {"remove-cell", "remove-output"}:
+        if not found.get("fig-alt"): warn(f"a figure without a line '#| fig-alt: what it shows' in: {code[:60]!r}", docname, "alt")
+        cell["metadata"]["mystnb"] = {"image": {"alt": found.get("fig-alt", ""), **dict(zip(("width", "height"), map(str, sizes[0])))}}
+        if found.get("fig-cap"): cell["metadata"]["mystnb"]["figure"] = {"caption": found["fig-cap"]}
+    if "exports" not in found: return [cell]
+    names = [n for n in defined(code) if f"{module}.{n}" in project.api]
+    home = f"{{py:mod}}`{project.lib}.{module}`" if module in project.modules else f"[`{project.lib}`](api/index.md)"
+    links = ", ".join(f"{{py:obj}}`{n} <{project.lib}.{module}.{n}>`" for n in names)
+    spans = "".join(f"[]{{#src-{n}}}" for n in names)
+    mark = f"{{.exported}}\n{spans}[exported to]{{.exported-verb}} {home}" + (f" [{links}]{{.exported-names}}" if links else "")
+    return [markdown_cell(mark, f"mark-{cell['id']}"), cell]
+
+
+def markdown_cell(text, cell_id):
+    return {"cell_type": "markdown", "id": cell_id, "metadata": {}, "source": text}
+
+
+def translate(nb, docname, project):
+    "A notebook as its author wrote it -> the same for MyST-NB."
+    this = project.chapters.get(docname)
+    cells = []
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "code": cells += code_cell(cell, docname, this.module if this else "", project)
+        elif cell["cell_type"] == "markdown": cells.append({**cell, "source": source(cell)})
+    if this:
+        buttons = (f'<nav class="chapter-links" aria-label="This chapter elsewhere">'
+                   f'<a class="colab" href="{project.colab}/{project.ini["nbs_path"]}/{docname}.ipynb">Open in Colab</a>'
+                   f'<a class="download" href="_sources/{docname}.ipynb" download>Download notebook</a>'
+                   f'<a class="source" href="{project.blob}/{project.ini["nbs_path"]}/{docname}.ipynb">View source</a></nav>')
+        where = f"{this.part}" + ("" if this.number >= 90 else f" · Chapter {this.number}")
+        eyebrow = f'<p class="eyebrow">{where} <span class="minutes">{reading_minutes(cells)} min read</span></p>'
+        head = cells[0]["source"]
+        if not BADGE.search(head): warn("the first cell has no Colab badge", docname, "badge")
+        cells[0] = {**cells[0], "source": f"{eyebrow}\n\n" + BADGE.sub(lambda _: buttons, head)}
+    if docname == "index":
+        cells[0]["source"] = BADGE.sub(lambda _: hero(project), cells[0]["source"])
+    for cell in cells:
+        if cell["cell_type"] == "markdown": cell["source"] = BADGE.sub("", cell["source"])
+    if docname == "index": cells.append(markdown_cell(contents(project), "contents"))
+    return {**nb, "cells": cells}
+
+
+def hero(project):
+    "The landing page's way in and its picture (docs/hero.py made it)."
+    first = next(iter(project.chapters))
+    return f"""<nav class="chapter-links" aria-label="Begin"><a class="start" href="{first}.html">Start with chapter 1</a>
+<a class="colab" href="{project.colab}/{project.ini["nbs_path"]}/{first}.ipynb">Open it in Colab</a><a class="source" href="{project.ini["git_url"]}">Source on GitHub</a></nav>
+<figure class="hero"><img src="_static/hero.webp" width="{HERO_SIZE[0]}" height="{HERO_SIZE[1]}" alt="{HERO_ALT}"><figcaption>{HERO_ALT}</figcaption></figure>"""
+
+
+def contents(project):
+    "The site's table of contents, for the sidebar: parts, then reference pages."
+    parts = {}
+    for c in project.chapters.values():
+        parts.setdefault(c.part, []).append(f"{c.title} <{c.docname}>" if c.number >= 90 else f"{c.number} {c.title} <{c.docname}>")
+    parts.setdefault("Reference", [])
+    parts["Reference"] = ["API reference <api/index>", *parts.pop("Reference"), "Symbols <glossary>", "References <references>"]
+    return "\n\n".join(f"```{{toctree}}\n:hidden:\n:caption: {part}\n\n" + "\n".join(entries) + "\n```" for part, entries in parts.items())
+
+
+# --------------------------------------------------------------------------------------------- 1. the source folder
+
+def stage(project, into):
+    "Write the pages that Sphinx reads, touching only what changed, and remove what is no longer a page."
+    pages = {f"{name}.ipynb": (project.nbs / f"{name}.ipynb").read_text("utf-8") for name in project.notebooks}
+    pages |= {p.name: p.read_text("utf-8") for p in sorted((project.root / "docs" / "pages").glob("*.md"))}
+    pages |= {f"api/{module}.md": api_page(project, module) for module in project.modules}
+    pages |= {"api/index.md": api_index(project), "references.md": references_page(project)}
+    for name, text in pages.items():
+        path = into / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text("utf-8") != text: path.write_text(text, "utf-8")
+    for path in into.rglob("*"):
+        if path.is_file() and path.relative_to(into).as_posix() not in pages: path.unlink()
+
+
+def markdown(text):
+    "Plain text, with code in backticks, as Markdown."
+    return "".join(part if part.startswith("`") else re.sub(r"([\\*_$\[\]<>{}|])", r"\\\1", part)
+                   for part in re.split(r"(`[^`]*`)", text))
+
+
+def read_module(path):
+    "The public functions, classes and constants of a module, from its source: signature, docments, errors, lines."
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT}
+    public = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "__all__"), [])
+    entries = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name in public:
+            entries.append(read_function(node, comments))
+        elif isinstance(node, ast.ClassDef) and node.name in public:
+            functions = {f.name: read_function(f, comments) for f in node.body if isinstance(f, ast.FunctionDef)}
+            init = functions.get("__init__", {"params": [], "raises": [], "calls": set()})
+            entries.append({"name": node.name, "kind": "class", "doc": ast.get_docstring(node) or "", "lines": (node.lineno, node.end_lineno),
+                            "params": init["params"][1:], "returns": None, "raises": init["raises"], "calls": init["calls"],
+                            "methods": [f | {"params": f["params"][1:]} for n, f in functions.items() if not n.startswith("_")]})
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) in public:
+            entries.append({"name": node.targets[0].id, "kind": "data", "doc": comments.get(node.lineno, ""), "params": [], "returns": None,
+                            "raises": [], "calls": set(), "methods": [], "lines": (node.lineno, node.end_lineno)})
+    return entries
+
+
+def annotation(node):
+    return "" if node is None else node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
+
+
+def read_function(node, comments):
+    a = node.args
+    plain = [*a.posonlyargs, *a.args]
+    pairs = [*zip(plain, [None] * (len(plain) - len(a.defaults)) + a.defaults), *zip(a.kwonlyargs, a.kw_defaults)]
+    params = [{"name": p.arg, "type": annotation(p.annotation), "default": None if d is None else ast.unparse(d),
+               "doc": comments.get((d or p).end_lineno, "")} for p, d in pairs]
+    for extra, star in ((a.vararg, "*"), (a.kwarg, "**")):
+        if extra: params.append({"name": star + extra.arg, "type": annotation(extra.annotation), "default": None, "doc": comments.get(extra.end_lineno, "")})
+    returns = node.returns and {"type": annotation(node.returns), "doc": comments.get(node.returns.end_lineno, "")}
+    raises = [(n.exc.func.id, message(n.exc.args)) for n in ast.walk(node)
+              if isinstance(n, ast.Raise) and isinstance(n.exc, ast.Call) and isinstance(n.exc.func, ast.Name)]
+    calls = {getattr(n.func, "id", getattr(n.func, "attr", "")) for n in ast.walk(node) if isinstance(n, ast.Call)}
+    return {"name": node.name, "doc": ast.get_docstring(node) or "", "params": params, "returns": returns, "raises": raises,
+            "calls": calls, "lines": (node.lineno, node.end_lineno), "kind": "function", "methods": []}
+
+
+def message(args):
+    "The words of an error, with an ellipsis where a value goes."
+    if not args: return ""
+    parts = args[0].values if isinstance(args[0], ast.JoinedStr) else [args[0]]
+    return "".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in parts)
+
+
+def signature(entry):
+    params = ", ".join(p["name"] + (f": {p['type']}" if p["type"] else "")
+                       + (f" = {p['default']}" if p["default"] is not None else "") for p in entry["params"])
+    return f"{entry['name']}({params})" + (f" -> {entry['returns']['type']}" if entry["returns"] and entry["returns"]["type"] else "")
+
+
+def api_entry(project, module, entry, owner="", fence="````"):
+    "One function, class or constant as a directive of Sphinx's Python domain."
+    kind = "method" if owner else entry["kind"]
+    sig = entry["name"] if kind == "data" else signature({**entry, "name": (owner and owner + ".") + entry["name"]})
+    out = [f"{fence}{{py:{kind}}} {sig}", f":module: {project.lib}.{module}", "", markdown(entry["doc"].replace("\n", " ")), ""]
+    for p in entry["params"]:
+        out += [f":param {p['name'].replace('*', chr(92) + '*')}: {markdown(p['doc'])}"] + ([f":type {p['name']}: {p['type']}"] if p["type"] else [])
+    if entry["returns"] and entry["returns"]["type"] not in ("", "None"):
+        out += [f":returns: {markdown(entry['returns']['doc'])}"]
+    out += [f":raises {kind}: {markdown(words)}" for kind, words in dict.fromkeys(entry["raises"])]
+    raising = {e["name"] for entries in project.modules.values() for e in entries if e["raises"] and e["kind"] == "function"}
+    if through := sorted(entry["calls"] & raising - {entry["name"]}):
+        out += [":raises ValueError: what " + " and ".join(f"`{t}`" for t in through) + " raises"]
+    first, last = entry["lines"]
+    links = [f"[source]({project.blob}/{project.lib}/{module}.py#L{first}-L{last})"]
+    if (doc := project.shown.get(owner or entry["name"])) and not owner:
+        links.insert(0, f"[derived in {chapter_name(project, doc)}](#src-{entry['name']})")
+    out += ["", "{.api-links}", " ".join(links), ""]
+    for method in entry["methods"]: out += [api_entry(project, module, method, entry["name"], "```"), ""]
+    return "\n".join([*out, fence])
+
+
+def chapter_name(project, doc):
+    c = project.chapters[doc]
+    return markdown(c.title) if c.number >= 90 else f"chapter {c.number}, {markdown(c.title)}"
+
+
+def api_page(project, module):
+    home = next(c for c in project.chapters.values() if c.module == module)
+    return "\n".join([f"# {project.lib}.{module}", "", f"> {home.subtitle}", "", "{.api-links}",
+                      f"[{chapter_name(project, home.docname)}](../{home.docname}.ipynb) [source]({project.blob}/{project.lib}/{module}.py)", "",
+                      f"```{{py:module}} {project.lib}.{module}\n```", "",
+                      *(api_entry(project, module, e) + "\n" for e in project.modules[module])])
+
+
+def api_index(project):
+    out = ["# API reference", "> Every public name, by the chapter that derives it", "",
+           f"Each is importable from `{project.lib}` itself. The page of a module has its helpers too.", ""]
+    for module, entries in project.modules.items():
+        entries = [e for e in entries if e["name"] in project.public.get(module, [e["name"]])]
+        home = next(c for c in project.chapters.values() if c.module == module)
+        out += [f"## {project.lib}.{module}", "", f"From [{chapter_name(project, home.docname)}](../{home.docname}.ipynb).", "",
+                "| name | what it is |", "|---|---|"]
+        out += [f"| {{py:obj}}`{e['name']} <{project.lib}.{module}.{e['name']}>` | {markdown(e['doc'].split(chr(10))[0])} |" for e in entries]
+        out += [""]
+    return "\n".join([*out, "```{toctree}\n:hidden:\n\n", *(f"{m} <{m}>" for m in project.modules), "```"])
+
+
+def citations(nb):
+    "The links of a notebook that cite a source, (text, url): by where they lead or by a year at their end."
+    links = [link for cell in nb["cells"] if cell["cell_type"] == "markdown" for link in re.findall(r"(?<!!)\[([^\]!]+)\]\((https?://[^)\s]+)\)", source(cell))]
+    return [(text, url) for text, url in links if url.startswith(CITED_HOSTS) or re.search(r"\b(?:19|20)\d\d\)?$", text)]
+
+
+def references_page(project):
+    "The bibliography, each entry with the chapters that cite it; says so where chapters and bibliography differ."
+    cited = {}
+    for doc, nb in project.notebooks.items():
+        for text, url in citations(nb):
+            entry, year = project.bib.get(project.cites.get(url)), re.search(r"\d{4}(?=\)?$)", text)
+            if entry is None: warn(f"[{text}]({url}) is not in docs/references.bib", doc, "cite")
+            elif year and (year[0] != entry.fields["year"] or authors(entry).split(",")[0].split(" and ")[0].split(" et ")[0] not in text):
+                warn(f"[{text}] does not name the author and year of its entry, {authors(entry)} ({entry.fields['year']})", doc, "cite")
+            cited.setdefault(project.cites.get(url), {})[doc] = None
+    out = ["# References", "> Every source that a chapter cites, and where", ""]
+    for key, e in sorted(project.bib.items(), key=lambda item: (authors(item[1]).lower(), item[1].fields["year"])):
+        if key not in cited: warn(f"docs/references.bib: no chapter cites {key} ({e.fields['url']})", "references", "cite")
+        where = ", ".join(f"[{chapter_name(project, d)}]({d}.ipynb)" for d in cited.get(key, {}) if d in project.chapters)
+        venue = next((e.fields[f] for f in ("journal", "booktitle", "publisher", "howpublished") if f in e.fields), "")
+        out += [f"{{.reference #ref-{key}}}", f"**{authors(e)} ({e.fields['year']}).** [{e.fields['title']}]({e.fields['url']}). *{venue}*."
+                + (f" [Cited in {where}.]{{.cited-in}}" if where else ""), ""]
+    return "\n".join(out + [f"The same as BibTeX: [references.bib]({project.blob}/docs/references.bib)."])
+
+
+def authors(entry):
+    names = [" ".join(p.prelast_names + p.last_names).strip("{}") for p in entry.persons["author"]]
+    return names[0] if len(names) == 1 else f"{names[0]} et al." if len(names) > 3 else ", ".join(names[:-1]) + f" and {names[-1]}"
+
+
+# ---------------------------------------------------------------------------------------------- 3. the parsed page
+
+NOTES = {"Note.": nodes.note, "Warning.": nodes.warning, "Tip.": nodes.tip}
+EQUATIONS = re.compile(r"Eqs?\.\s\(\d+\.\d+\)(?:(?:,\s|,?\sand\s|,?\sto\s)\(\d+\.\d+\))*")
+
+
+def finish(app, doctree):
+    "Notes, equation numbers, references to them, links of names, on one parsed page."
+    docname, project = app.env.docname, app.vae_project
+    for quote in list(doctree.findall(nodes.block_quote)):
+        first = quote[0][0] if len(quote) and isinstance(quote[0], nodes.paragraph) and len(quote[0]) else None
+        before = quote.parent[quote.parent.index(quote) - 1] if quote.parent.index(quote) else None
+        if isinstance(first, nodes.strong) and first.astext() in NOTES:
+            quote[0].remove(first)
+            if isinstance(quote[0][0], nodes.Text): quote[0].replace(quote[0][0], nodes.Text(quote[0][0].lstrip()))
+            quote.replace_self(NOTES[first.astext()]("", *quote.children))
+        elif isinstance(before, nodes.title) and isinstance(before.parent.parent, nodes.document):
+            quote[0]["classes"].append("subtitle")
+            quote.replace_self(quote.children)
+    if docname == app.config.root_doc: landing(doctree)
+    for block in doctree.findall(nodes.math_block): number_equation(app, block, docname)
+    for text in list(doctree.findall(nodes.Text)):
+        if not within(text, nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw): link_equations(text, docname)
+    for literal in list(doctree.findall(nodes.literal)):
+        if not within(literal.parent, nodes.title, nodes.reference, addnodes.pending_xref, addnodes.desc_signature): link_name(literal, docname, project)
+    for reference in doctree.findall(nodes.reference):
+        if key := project.cites.get(reference.get("refuri")): reference["reftitle"] = f"{authors(project.bib[key])}: {project.bib[key].fields['title']}"
+
+
+def landing(doctree):
+    "Classes for the stylesheet: the map of chapters is a table of links to them, the ways in a list with bold beginnings."
+    next(iter(doctree.findall(nodes.section)))["classes"].append("landing")
+    for table in doctree.findall(nodes.table):
+        if sum(r["reftarget"][:1].isdigit() for r in table.findall(addnodes.pending_xref)) > 2: table["classes"].append("chapter-map")
+    for items in doctree.findall(nodes.bullet_list):
+        if all(isinstance(item[0][0], nodes.strong) for item in items): items["classes"].append("ways")
+
+
+def within(node, *kinds):
+    while node is not None and not isinstance(node, kinds): node = node.parent
+    return node is not None
+
+
+def number_equation(app, block, docname):
+    if not (tag := re.search(r"\\tag\{([^}]*)\}", block.astext())): return
+    label, labels = f"eq-{tag[1].replace('.', '-')}", app.env.domains["std"].anonlabels
+    if label in labels: warn(f"equation ({tag[1]}) is numbered twice: here and in {labels[label][0]}", docname, "equation")
+    block["ids"].append(label)
+    labels[label] = docname, label
+
+
+def link_equations(text, docname):
+    out, at, string = [], 0, str(text)
+    for phrase in EQUATIONS.finditer(string):
+        for number in re.finditer(r"(?:Eq\.\s)?\((\d+)\.(\d+)\)", phrase[0]):
+            start = phrase.start() + number.start()
+            out += [nodes.Text(string[at:start]), xref("std", "ref", f"eq-{number[1]}-{number[2]}", docname, nodes.inline("", number[0].replace(" ", "\xa0")))]
+            at = phrase.start() + number.end()
+    if out: text.parent.replace(text, [*out, nodes.Text(string[at:])])
+
+
+def xref(domain, kind, target, docname, content):
+    return addnodes.pending_xref("", content, refdomain=domain, reftype=kind, reftarget=target, refexplicit=True, refwarn=True, refdoc=docname)
+
+
+def link_name(literal, docname, project):
+    name = literal.astext()
+    bare = re.sub(r"\(.*\)$", "", name, flags=re.S)
+    own = project.chapters[docname].module if docname in project.chapters else docname.rpartition("/")[2]  # a chapter's own helpers need no prefix
+    if target := project.api.get(bare) or project.api.get(f"{own}.{bare}"): literal.replace_self(xref("py", "obj", target, docname, literal.deepcopy()))
+    elif url := external(name): literal.replace_self(nodes.reference("", "", literal.deepcopy(), refuri=url, internal=False))
+
+
+def link_type(app, env, node, contnode):
+    "Types in signatures: those of other projects link to their documentation."
+    if node.get("refdomain") == "py" and (url := external(node["reftarget"])): return nodes.reference("", "", contnode, refuri=url, internal=False)
+
+
+# ---------------------------------------------------------------------------------- documentation of other projects
+
+TORCH, NUMPY, PYTHON = "https://docs.pytorch.org/docs/stable", "https://numpy.org/doc/stable/reference", "https://docs.python.org/3/library"
+SHORT = {"np": "numpy", "plt": "matplotlib.pyplot", "nn": "torch.nn", "F": "torch.nn.functional", "optim": "torch.optim", "Tensor": "torch.Tensor",
+         "DataLoader": "torch.utils.data.DataLoader", "TensorDataset": "torch.utils.data.TensorDataset", "Path": "pathlib.Path"}
+PAGES = [  # the first pattern that matches; \g<0> is the whole name, \1 its last part
+    (r"torch\.Tensor", rf"{TORCH}/tensors.html#torch.Tensor"),
+    (r"torch\.(?:float|bfloat|int|uint|bool|double|half|long)\d*|torch\.dtype", rf"{TORCH}/tensor_attributes.html#torch.dtype"),
+    (r"torch\.device", rf"{TORCH}/tensor_attributes.html#torch.device"),
+    (r"torch\.(?:amp\.)?autocast", rf"{TORCH}/amp.html#torch.autocast"),
+    (r"torch\.distributions(?:\.\w+)*", rf"{TORCH}/distributions.html"),
+    (r"torch\.backends\..*", rf"{TORCH}/backends.html"),
+    (r"torch\.utils\.data\.(\w+)", rf"{TORCH}/data.html#\g<0>"),
+    (r"torch\.utils\.benchmark.*", rf"{TORCH}/benchmark_utils.html"),
+    (r"torch\.nn\.init\.(\w+)", rf"{TORCH}/nn.init.html#\g<0>"),
+    (r"torch\.nn\.functional", rf"{TORCH}/nn.functional.html"),
+    (r"torch\.(nn|optim|autograd|cuda)", rf"{TORCH}/\1.html"),
+    (r"torch(?:\.\w+)+", rf"{TORCH}/generated/\g<0>.html"),
+    (r"torchvision\.datasets(?:\.(\w+))?", r"https://docs.pytorch.org/vision/stable/datasets.html"),
+    (r"numpy\.random(?:\.\w+)*", rf"{NUMPY}/random/index.html"),
+    (r"numpy(?:\.\w+)+", rf"{NUMPY}/generated/\g<0>.html"),
+    (r"matplotlib\.pyplot\.style.*", r"https://matplotlib.org/stable/api/style_api.html"),
+    (r"matplotlib\.pyplot\.(\w+)", r"https://matplotlib.org/stable/api/_as_gen/\g<0>.html"),
+    (r"(\w+Error|\w+Warning|KeyboardInterrupt|StopIteration)", rf"{PYTHON}/exceptions.html#\g<0>"),
+    (r"(print|len|zip|range|enumerate|sorted|isinstance|getattr|hasattr|repr|super)", rf"{PYTHON}/functions.html#\g<0>"),
+    (r"(int|float|str|bytes|bool|dict|list|tuple|set)", None),
+]
+
+
+def external(name):
+    "The documentation of a name of torch, numpy, matplotlib or Python, or None: `nn.Linear`, `np.exp()`, `ValueError`."
+    name = re.sub(r"\(.*\)$", "", name, flags=re.S)
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", name): return None
+    head, dot, rest = name.partition(".")
+    full = SHORT.get(name) or SHORT.get(head, head) + dot + rest
+    for pattern, url in PAGES:
+        if (match := re.fullmatch(pattern, full)) and url: return match.expand(url)
+    if dot and full.split(".")[0] in sys.stdlib_module_names: return f"{PYTHON}/{full.rpartition('.')[0]}.html#{full}"
+    return None
+
+
+# ----------------------------------------------------------------------------------------------------------- Sphinx
+
+ASSETS = {"katex/dist/katex.min.css": "katex/katex.min.css", "katex/LICENSE": "katex/LICENSE",
+          **{f"@fontsource-variable/{font}/files/{file}.woff2": f"fonts/{file}.woff2" for font, file in [
+              ("inter", "inter-latin-wght-normal"), ("jetbrains-mono", "jetbrains-mono-latin-wght-normal"),
+              ("source-serif-4", "source-serif-4-latin-wght-normal"), ("source-serif-4", "source-serif-4-latin-wght-italic")]}}
+
+
+def prepare(app, config):
+    "Before anything is read: the tools are there."
+    modules = Path(app.confdir) / "node_modules"
+    if shutil.which("node") is None:
+        raise ConfigError("The site's equations are rendered with node, which is not installed: install Node.js 18 or newer (on Debian: apt-get install nodejs npm).")
+    if not (modules / "katex").exists():
+        raise ConfigError("The site's KaTeX and typefaces are not installed: run `npm ci --prefix docs` (`make docs` does).")
+    app.vae_project = Project(config.site_root or Path(app.confdir).parent)
+
+
+def translate_source(app, docname, content):
+    if Path(app.env.doc2path(docname)).suffix == ".ipynb":
+        content[0] = json.dumps(translate(json.loads(content[0]), docname, app.vae_project))
+
+
+def page_context(app, pagename, templatename, context, doctree):
+    "The landing page has no table of contents; every page preloads the faces that its first screen needs."
+    if pagename == app.config.root_doc: context["furo_hide_toc"] = True
+    faces = ["fonts/source-serif-4-latin-wght-normal", "fonts/inter-latin-wght-normal"]
+    if "katex" in context.get("body", ""): faces += ["katex/fonts/KaTeX_Main-Regular", "katex/fonts/KaTeX_Math-Italic"]
+    context["metatags"] = context.get("metatags", "") + "".join(
+        f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{context["pathto"](f"_static/{face}.woff2", 1)}">' for face in faces)
+
+
+def copy_assets(app, exception):
+    "KaTeX's stylesheet and the typefaces, from npm into the site."
+    if exception: return
+    modules, static = Path(app.confdir) / "node_modules", Path(app.outdir) / "_static"
+    fonts = {f"katex/dist/fonts/{p.name}": f"katex/fonts/{p.name}" for p in (modules / "katex/dist/fonts").glob("*.woff2")}
+    for where, to in {**ASSETS, **fonts}.items():
+        (static / to).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(modules / where, static / to)
+
+
+def setup(app):
+    app.add_config_value("site_root", "", "env")
+    app.connect("config-inited", prepare)
+    app.connect("builder-inited", lambda app: stage(app.vae_project, Path(app.srcdir)))
+    app.connect("source-read", translate_source)
+    app.connect("doctree-read", finish)
+    app.connect("missing-reference", link_type)
+    app.connect("html-page-context", page_context, priority=900)
+    app.connect("build-finished", copy_assets)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,237 @@
+"""The two terms of the loss, against oracles that do not share a line with them."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra.numpy import arrays
+from torch.distributions import Bernoulli, Normal
+
+from vae_nbdev.data import bernoulli_entropy
+from vae_nbdev.loss import bits_per_dim, kl_divergence, loss_function, nats_to_bits, reconstruction_loss
+from vae_nbdev.reparameterization import reparameterize
+
+B, D, Z = 5, 12, 3
+few = settings(deadline=None, max_examples=50)
+
+
+def float32(low, high):
+    return st.floats(low, high, width=32, allow_nan=False, allow_subnormal=False)
+
+
+def tensors(low, high, shape=(B, D)):
+    return arrays("float32", shape, elements=float32(low, high)).map(lambda a: torch.from_numpy(a.copy()))
+
+
+@pytest.fixture
+def noise():
+    return torch.Generator().manual_seed(0)
+
+
+def gaussians(noise, dtype=torch.float64):
+    return torch.randn(2, B, Z, generator=noise, dtype=dtype)
+
+
+# the KL divergence
+
+def test_kl_is_that_of_torch_distributions(noise):
+    mu, log_var = gaussians(noise)
+    exact = torch.distributions.kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(0, 1)).sum(1)
+    torch.testing.assert_close(kl_divergence(mu, log_var), exact)
+    torch.testing.assert_close(kl_divergence(mu.float(), log_var.float()), exact.float())
+
+
+def test_kl_is_the_average_of_a_log_ratio(noise):
+    mu, log_var = gaussians(noise)
+    z = reparameterize(mu.expand(50_000, B, Z), log_var.expand(50_000, B, Z), noise)
+    ratio = (Normal(mu, (log_var / 2).exp()).log_prob(z) - Normal(0, 1).log_prob(z)).sum(2)
+    errors = (ratio.mean(0) - kl_divergence(mu, log_var)) / (ratio.std(0) / len(z) ** 0.5)
+    assert errors.abs().max() < 4.5
+
+
+def test_kl_gradients(noise):
+    mu, log_var = (t.requires_grad_() for t in gaussians(noise))
+    at_mu, at_log_var = torch.autograd.grad(kl_divergence(mu, log_var).sum(), (mu, log_var))
+    torch.testing.assert_close(at_mu, mu)
+    torch.testing.assert_close(at_log_var, (log_var.exp() - 1) / 2)
+    assert torch.autograd.gradcheck(kl_divergence, (mu, log_var))
+
+
+@few
+@given(tensors(-1e4, 1e4, (B, Z)), tensors(-80, 80, (B, Z)))
+def test_kl_is_never_negative(mu, log_var):
+    assert (kl_divergence(mu, log_var) >= 0).all()
+
+
+@few
+@given(st.sampled_from([1, -1]), st.floats(1e-6, 10), st.integers(0, Z - 1), st.booleans())
+def test_kl_is_zero_only_at_the_prior(sign, size, dimension, at_mu):
+    mu, log_var = torch.zeros(2, 1, Z, dtype=torch.float64)
+    assert kl_divergence(mu, log_var).item() == 0
+    (mu if at_mu else log_var)[0, dimension] = sign * size
+    assert kl_divergence(mu, log_var).item() > 0
+
+
+def test_kl_keeps_its_digits_near_the_prior():
+    v = torch.logspace(-4, 0, 200)[:, None]
+    for log_var in (v, -v):
+        assert (kl_divergence(torch.zeros_like(v), log_var * 1e-5) >= 0).all()
+        exact = 0.5 * (torch.expm1(log_var.double()) - log_var.double()).sum(1)
+        torch.testing.assert_close(kl_divergence(torch.zeros_like(v), log_var).double(), exact, rtol=2e-3, atol=0)
+
+
+# the reconstruction loss
+
+@few
+@given(tensors(0, 1), tensors(-30, 30))
+def test_reconstruction_is_a_bernoulli_likelihood(x, logits):
+    exact = -Bernoulli(logits=logits.double(), validate_args=False).log_prob(x.double()).sum(1)
+    torch.testing.assert_close(reconstruction_loss(logits, x, from_logits=True).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@few
+@given(tensors(0, 1), tensors(-10, 10))
+def test_both_paths_agree(x, logits):
+    stable = reconstruction_loss(logits, x, from_logits=True)
+    torch.testing.assert_close(reconstruction_loss(torch.sigmoid(logits), x), stable, rtol=1e-3, atol=1e-4)
+    exact = reconstruction_loss(torch.sigmoid(logits.double()), x.double())
+    torch.testing.assert_close(reconstruction_loss(logits.double(), x.double(), from_logits=True), exact)
+
+
+@few
+@given(tensors(0, 1), tensors(0, 1), st.booleans())
+def test_reconstruction_never_beats_the_entropy(x, guess, from_logits):
+    x, guess = x.double(), guess.double()
+    loss = reconstruction_loss(torch.logit(guess, eps=1e-9) if from_logits else guess, x, from_logits)
+    assert (loss >= 0).all() and (loss >= bernoulli_entropy(x) - 1e-9).all()
+    torch.testing.assert_close(reconstruction_loss(x, x), bernoulli_entropy(x))
+
+
+@few
+@given(tensors(0, 1), tensors(-1e6, 1e6))
+def test_extreme_logits_stay_finite(x, logits):
+    logits.requires_grad_()
+    loss = reconstruction_loss(logits, x, from_logits=True)
+    gradient, = torch.autograd.grad(loss.sum(), logits)
+    assert loss.isfinite().all()
+    torch.testing.assert_close(gradient, torch.sigmoid(logits) - x)
+
+
+def test_confident_mistakes_keep_their_gradient():
+    logits = torch.tensor([[20.0, 50.0, 100.0]], requires_grad=True)
+    loss = reconstruction_loss(logits, torch.zeros(1, 3), from_logits=True)
+    torch.testing.assert_close(loss, torch.tensor([170.0]))
+    torch.testing.assert_close(torch.autograd.grad(loss.sum(), logits)[0], torch.ones(1, 3))
+
+
+def test_pixels_are_summed_and_images_are_not(noise):
+    x, recon_x = torch.rand(2, B, 1, 4, 3, generator=noise, dtype=torch.float64)
+    by_hand = [-sum(math.log(p if white else 1 - p) for p, white in zip(r, w)) for r, w in
+               zip(recon_x.flatten(1).tolist(), (x > 0.5).flatten(1).tolist())]
+    loss = reconstruction_loss(recon_x.flatten(1), (x > 0.5).double())  # rows against pictures
+    torch.testing.assert_close(loss, torch.tensor(by_hand, dtype=torch.float64))
+
+
+def test_untrained_predictions_cost_784_ln_2(mnist):
+    images = mnist["test"][0][:100]
+    expected = torch.full((100,), 784 * math.log(2))
+    torch.testing.assert_close(reconstruction_loss(torch.zeros(100, 784), images, from_logits=True), expected)
+
+
+# the negative ELBO
+
+def test_loss_function_is_the_sum_of_its_terms(noise):
+    x, recon_x = torch.rand(2, B, D, generator=noise, dtype=torch.float64)
+    mu, log_var = gaussians(noise)
+    expected = F.binary_cross_entropy(recon_x, x, reduction="sum") - 0.5 * (1 + log_var - mu**2 - log_var.exp()).sum()
+    assert loss_function(recon_x, x, mu, log_var).shape == ()
+    torch.testing.assert_close(loss_function(recon_x, x, mu, log_var), expected)
+    arguments = [t.requires_grad_() for t in (recon_x, mu, log_var)]
+    assert torch.autograd.gradcheck(lambda r, m, v: loss_function(r, x, m, v), arguments)
+
+
+@few
+@given(float32(-2, 2), float32(-4, 1))
+def test_loss_is_the_negative_evidence_plus_the_gap(mu, log_var):
+    """A decoder of one latent dimension, where the evidence is an integral over a line."""
+    g = torch.Generator().manual_seed(1)
+    w, b = torch.randn(2, D, generator=g, dtype=torch.float64)
+    x = torch.bernoulli(torch.full((1, D), 0.5, dtype=torch.float64), generator=g)
+    z = torch.linspace(-25, 25, 10_001, dtype=torch.float64)
+    logits = z[:, None] * w + b
+    log_joint = Normal(0, 1).log_prob(z) + Bernoulli(logits=logits).log_prob(x).sum(1)
+    log_evidence = torch.trapezoid(log_joint.exp(), z).log()
+    log_q = Normal(torch.tensor(mu).double(), math.exp(log_var / 2)).log_prob(z)
+    gap = torch.trapezoid(log_q.exp() * (log_q - log_joint + log_evidence), z)
+    reconstruction = torch.trapezoid(log_q.exp() * reconstruction_loss(logits, x.expand(len(z), D), from_logits=True), z)
+    loss = reconstruction + kl_divergence(*torch.tensor([[[mu]], [[log_var]]]).double()).squeeze()
+    torch.testing.assert_close(loss, gap - log_evidence, rtol=1e-6, atol=1e-6)
+    assert gap > 0 and loss > -log_evidence
+
+
+def test_mean_reductions_choose_a_beta(noise):
+    """Averaging both terms over their elements weighs the KL by D / Z."""
+    logits, x = torch.randn(B, D, generator=noise).requires_grad_(), torch.rand(B, D, generator=noise)
+    mu, log_var = (t.requires_grad_() for t in gaussians(noise, torch.float32))
+    kl = lambda: 0.5 * (mu**2 + log_var.exp() - 1 - log_var)
+    averaged = F.binary_cross_entropy_with_logits(logits, x) + kl().mean()
+    ours = (reconstruction_loss(logits, x, from_logits=True) + kl_divergence(mu, log_var)).sum()
+    pull = [at_mu.norm() / at_logits.norm() for at_logits, at_mu in (torch.autograd.grad(f, (logits, mu)) for f in (averaged, ours))]
+    assert math.isclose(pull[0] / pull[1], D / Z, rel_tol=1e-5)
+
+
+# what training relies on
+
+def test_the_training_path_reads_no_value():
+    """On a GPU, reading a value waits for all work so far; the meta device has no values to read."""
+    meta = lambda *shape: torch.empty(*shape, device="meta")
+    assert reconstruction_loss(meta(B, D), meta(B, 1, 4, 3), from_logits=True).shape == (B,)
+    assert kl_divergence(meta(B, Z), meta(B, Z)).shape == (B,)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        loss_function(meta(B, D), meta(B, D), meta(B, Z), meta(B, Z))
+
+
+# errors
+
+half, zeros = torch.full((B, D), 0.5), torch.zeros(B, Z)
+
+
+@pytest.mark.parametrize("recon_x, x, sentence", [
+    (half, torch.rand(B, D + 1), r"recon_x and x must .* not \(5, 12\) and \(5, 13\)"),
+    (half[:1], half, r"recon_x and x must .* not \(1, 12\) and \(5, 12\)"),
+    (half, half.to(torch.uint8), r"x must be a float tensor .* not torch.uint8"),
+    (half[0], half[0], r"recon_x must be a float tensor of shape .* not torch.float32 of shape \(12,\)"),
+    (half, half.numpy(), "x must be a float tensor .* not ndarray"),
+])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_shapes_that_do_not_fit(recon_x, x, sentence, from_logits):
+    with pytest.raises(ValueError, match=sentence): reconstruction_loss(recon_x, x, from_logits)
+    with pytest.raises(ValueError, match=sentence): loss_function(recon_x, x, zeros, zeros)
+
+
+@pytest.mark.parametrize("value", [-0.42, 1.01, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["recon_x", "x"])
+def test_values_that_are_no_pixels(name, value):
+    values = {"recon_x": half.clone(), "x": half.clone()}
+    values[name][2, 3] = value
+    with pytest.raises(ValueError, match=rf"^{name} must .*\[0, 1\]"): loss_function(**values, mu=zeros, log_var=zeros)
+
+
+@pytest.mark.parametrize("mu, log_var, sentence", [
+    (zeros, zeros[0], r"one shape \(B, Z\), not \(5, 3\) and \(3,\)"),
+    (zeros, torch.zeros(B, 1), r"one shape \(B, Z\), not \(5, 3\) and \(5, 1\)"),
+    (torch.zeros(B, Z, 1), torch.zeros(B, Z, 1), r"one shape \(B, Z\)"),
+    (zeros[:1], zeros[:1], "one row per image, not 1 rows for 5 images"),
+])
+def test_gaussians_that_do_not_fit(mu, log_var, sentence):
+    with pytest.raises(ValueError, match=f"^mu and log_var must have .*{sentence}"): loss_function(half, half, mu, log_var)
+
+
+# units
+
+def test_nats_and_bits():
+    assert nats_to_bits(math.log(2)) == 1 and bits_per_dim(784 * math.log(2)) == 1
+    assert math.isclose(bits_per_dim(3072 * math.log(256), 3072), 8)
+    torch.testing.assert_close(nats_to_bits(torch.tensor([0.0, math.log(8)])), torch.tensor([0.0, 3.0]))
+    with pytest.raises(ValueError, match="num_dims must be .* at least 1, not 0"): bits_per_dim(1.0, 0)

@@ -1,0 +1,274 @@
+"""The site in a real browser: built once, served from loopback, every other host cut off."""
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CHROMIUM, NODE = shutil.which("chromium"), shutil.which("node")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install -y chromium"),
+    pytest.mark.skipif(not NODE, reason="no Node.js: apt-get install -y nodejs npm"),
+    pytest.mark.skipif(not (ROOT / "docs/node_modules/katex").exists(), reason="KaTeX and axe-core are missing: npm ci --prefix docs"),
+]
+bs4 = pytest.importorskip("bs4", reason="the site's tools are missing: pip install -e '.[dev]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="the site's tools are missing: pip install -e '.[dev]'")
+sys.path.insert(0, str(ROOT / "docs"))
+NOTEBOOKS = {p.stem: json.loads(p.read_text("utf-8")) for p in sorted((ROOT / "nbs").glob("*.ipynb"))}
+CHAPTERS = [name for name in NOTEBOOKS if name[:2].isdigit()]
+FIRST_VIEW, PAGE = 1_000_000, 3_000_000  # bytes over the wire
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    "The built site: no warning is let pass."
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "src").mkdir()
+    done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", ROOT / "docs", "-d", folder / "doctrees",
+                           folder / "src", folder / "html"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "html"
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    "Every page by its path, parsed."
+    return {p.relative_to(site).as_posix(): bs4.BeautifulSoup(p.read_text("utf-8"), "html.parser")
+            for p in sorted(site.rglob("*.html")) if "_static" not in p.parts}
+
+
+@pytest.fixture(scope="session")
+def base(site):
+    "The site's address on this machine."
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opener(browser, base):
+    "Open pages in one window; whatever goes wrong on any of them fails the test."
+    problems, contexts = [], []
+
+    def window(width=1280, theme="light", **options):
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme, reduced_motion="reduce", **options)
+        contexts.append(context)
+        context.route(re.compile(f"^(?!{re.escape(base)})(?!data:|blob:).*"), lambda route: (problems.append(f"foreign: {route.request.url}"), route.abort()))
+        page = context.new_page()
+        page.on("console", lambda m: problems.append(f"{page.url}: {m.text}") if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: problems.append(f"{page.url}: {e}"))
+        page.on("requestfailed", lambda r: problems.append(f"failed: {r.url}"))
+        page.on("response", lambda r: problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page.visit = lambda path: page.goto(base + path, wait_until="load")
+        return page
+
+    yield window
+    for context in contexts: context.close()
+    assert not problems, "\n".join(dict.fromkeys(problems))
+
+
+def visible_text(soup):
+    "The words of an article, without code and equations."
+    article = bs4.BeautifulSoup(str(soup.find("article")), "html.parser")
+    for node in article.select("pre, code, .katex, script"): node.decompose()
+    return article.get_text(" ")
+
+
+# ------------------------------------------------------------------------------------------------ the pages as files
+
+def test_every_notebook_is_a_page(pages):
+    assert {f"{name}.html" for name in NOTEBOOKS} | {"search.html", "references.html", "glossary.html", "api/index.html"} <= set(pages)
+
+
+def test_internal_links_and_anchors_resolve(site, pages):
+    ids = {path: {n["id"] for n in soup.select("[id]")} for path, soup in pages.items()}
+    broken = []
+    for path, soup in pages.items():
+        for tag, name in (("a", "href"), ("img", "src"), ("link", "href"), ("script", "src")):
+            for node in soup.select(f"{tag}[{name}]"):
+                url, anchor = urldefrag(urljoin(f"site:///{path}", node[name].split("?")[0]) if "?" in node[name] else urljoin(f"file:///{path}", node[name]))
+                if not node[name].startswith(("http", "data:", "mailto:")):
+                    target = unquote(url.partition("///")[2]) or path
+                    if not (site / target).exists(): broken.append(f"{path}: {node[name]}")
+                    elif anchor and target in ids and unquote(anchor) not in ids[target]: broken.append(f"{path}: {node[name]} (no such anchor)")
+    assert not broken, "\n".join(broken)
+
+
+def test_every_equation_is_rendered(pages):
+    for name, notebook in NOTEBOOKS.items():
+        soup, text = pages[f"{name}.html"], "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
+        prose = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S)
+        assert len(soup.select(".katex-display")) == prose.count("$$") // 2, name
+    for path, soup in pages.items():
+        assert not soup.select(".katex-error"), path
+        assert not re.search(r"\$|\\[a-zA-Z]{2,}|\\[(\[]", visible_text(soup)), (path, re.search(r".{30}(\$|\\[a-zA-Z]{2,}|\\[(\[]).{30}", visible_text(soup)))
+
+
+def test_equation_references_are_links(pages):
+    assert sum(len(soup.select("a[href*='#eq-']")) for soup in pages.values()) > 0
+    for path, soup in pages.items():
+        for loose in re.finditer(r"Eqs?\.\s\(\d+\.\d+\)", soup.find("article").get_text(" ") if soup.find("article") else ""):
+            linked = [a.get_text().replace("\xa0", " ") for a in soup.select("a[href*='#eq-']")]
+            assert any(loose[0].replace("\xa0", " ").split("(")[1] in l for l in linked) or loose[0] in " ".join(p.get_text() for p in soup.select("pre")), f"{path}: {loose[0]}"
+
+
+def test_figures_have_a_text_and_a_size(pages):
+    for path, soup in pages.items():
+        for image in soup.select("article img"):
+            assert len(image.get("alt", "").split()) > 3, f"{path}: {image['src']}"
+            assert image.get("width") and image.get("height"), f"{path}: {image['src']}"
+
+
+def test_headings_in_order(pages):
+    for path, soup in pages.items():
+        levels = [int(h.name[1]) for h in soup.select("article h1, article h2, article h3, article h4")]
+        if path != "search.html": assert levels.count(1) == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:])), (path, levels)
+
+
+def test_cells_are_shown_folded_or_hidden_as_the_notebook_says(pages):
+    from vae_site import split_directives, source
+    for name, notebook in NOTEBOOKS.items():
+        shown = [pre.get_text() for pre in pages[f"{name}.html"].select(".cell_input pre")]
+        wanted = []
+        for cell in notebook["cells"]:
+            if cell["cell_type"] != "code": continue
+            found, code = split_directives(source(cell))
+            gone = {"hide", "default_exp", "export", "exporti", "hide_input"} & set(found) or found.get("include") == "false" or found.get("echo") == "false"
+            if not gone and code.strip(): wanted.append(code.rstrip("\n"))
+        assert [s.rstrip("\n") for s in shown] == wanted, name
+
+
+def test_exported_code_is_marked_and_linked_both_ways(pages):
+    for name in CHAPTERS:
+        for mark in pages[f"{name}.html"].select("p.exported"):
+            assert "exported to" in mark.get_text() and mark.select("a[href^='api/']"), f"{name}: {mark.get_text()}"
+    for path, soup in pages.items():
+        if path.startswith("api/") and path != "api/index.html":
+            for entry in soup.select("dl.py.function"): assert entry.select("a[href*='blob/main/']"), f"{path}: {entry.dt.get_text()}"
+    assert pages["api/loss.html"].select("a[href*='04_loss.html#src-kl_divergence']")
+
+
+def test_chapter_buttons(site, pages):
+    for name in CHAPTERS:
+        soup, badge = pages[f"{name}.html"], re.search(r"\]\((https://colab\.\S+)\)", "".join(NOTEBOOKS[name]["cells"][0]["source"]))
+        assert soup.select_one("a.colab")["href"] == badge[1]
+        assert (site / soup.select_one("a.download")["href"]).read_bytes() == (ROOT / f"nbs/{name}.ipynb").read_bytes()
+        assert soup.select_one("a.source")["href"].endswith(f"/blob/main/nbs/{name}.ipynb")
+        assert re.search(r"\d+ min", soup.select_one(".eyebrow").get_text())
+
+
+# ------------------------------------------------------------------------------------------------ the pages in a browser
+
+def test_pages_load_light_and_clean(opener, pages):
+    "No console error, no failed or foreign request, no jump, and no more bytes than promised."
+    window, sizes = opener(), {}
+    window.on("response", lambda r: sizes.__setitem__(r.url, wire_size(r)))
+    for path in pages:
+        sizes.clear()
+        window.visit(path)
+        window.wait_for_function("document.fonts.status == 'loaded'")
+        total = sum(sizes.values())
+        assert total < (FIRST_VIEW if path == "index.html" else PAGE), (path, total)
+        shift = window.evaluate("""new Promise(done => { let sum = 0;
+            new PerformanceObserver(list => list.getEntries().forEach(e => sum += e.value)).observe({type: 'layout-shift', buffered: true});
+            setTimeout(() => done(sum), 100) })""")
+        assert shift < 0.05, (path, shift)
+
+
+def wire_size(response):
+    body = response.body()
+    return len(gzip.compress(body)) if re.search("html|css|javascript|json|svg", response.headers.get("content-type", "")) else len(body)
+
+
+def test_nothing_overflows_a_phone(opener, pages):
+    window = opener(width=360)
+    for path in pages:
+        window.visit(path)
+        wide = window.evaluate("""[document.documentElement, document.querySelector('.content')].filter(e => e.scrollWidth > e.clientWidth)
+            .map(() => [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('pre, .math-wrapper, .table-wrapper, .katex-mathml'))
+            .slice(0, 3).map(e => e.outerHTML.slice(0, 160)))""")
+        assert not wide, (path, wide)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_accessibility_violation(opener, pages, theme):
+    window, axe, found = opener(theme=theme), (ROOT / "docs/node_modules/axe-core/axe.min.js").read_text("utf-8"), []
+    for path in pages:
+        window.visit(path)
+        window.evaluate(axe)
+        for violation in window.evaluate("axe.run({resultTypes: ['violations']}).then(r => r.violations)"):
+            if violation["impact"] in ("serious", "critical"):
+                found.append(f"{path}: {violation['id']}: {violation['nodes'][0]['html'][:160]} {violation['nodes'][0].get('failureSummary', '')[:300]}")
+    assert not found, "\n".join(found)
+
+
+def test_search_finds_a_word(opener):
+    window = opener()
+    window.visit("index.html")
+    window.fill("input.sidebar-search", "reparameterization")
+    window.press("input.sidebar-search", "Enter")
+    window.wait_for_selector("#search-results li a[href*='03_reparameterization.html']")
+    window.wait_for_timeout(500)
+    assert not re.search(r"\\[a-z]{3,}", window.inner_text("#search-results"))
+    window.goto(window.url.replace("reparameterization", "kl_divergence"))
+    window.wait_for_selector("#search-results li a[href*='api/loss.html']")
+
+
+def test_theme_switch(opener):
+    window = opener()
+    window.visit("04_loss.html")
+    background = lambda: window.evaluate("getComputedStyle(document.body).backgroundColor")
+    seen = {background()}
+    for _ in range(2):
+        window.click(".theme-toggle-content .theme-toggle")
+        seen.add(background())
+    assert len(seen) == 2
+    kept = background()
+    window.reload()
+    assert background() == kept
+
+
+def test_copy_button_copies_the_code_and_nothing_else(opener):
+    from vae_site import split_directives, source
+    window = opener(permissions=["clipboard-read", "clipboard-write"])
+    window.visit("04_loss.html")
+    exported = next(code for c in NOTEBOOKS["04_loss"]["cells"] for found, code in [split_directives(source(c))] if "exports" in found)
+    cell = window.locator("p.exported + div.cell").first
+    cell.locator(".highlight").hover()
+    cell.locator("button.copybtn").click()
+    assert window.evaluate("navigator.clipboard.readText()").rstrip("\n") == exported.rstrip("\n")
+
+
+def test_keyboard(opener):
+    window = opener()
+    window.visit("04_loss.html")
+    window.keyboard.press("Tab")
+    assert window.evaluate("document.activeElement.className").startswith("skip-to-content")
+    phone = opener(width=360)
+    phone.visit("04_loss.html")
+    phone.focus(".nav-overlay-icon")
+    phone.keyboard.press("Enter")
+    phone.wait_for_function("document.querySelector('.sidebar-drawer').getBoundingClientRect().left == 0")
+    assert phone.locator(".sidebar-tree a").first.is_visible()
+    phone.keyboard.press("Escape")
+    phone.wait_for_function("document.querySelector('.sidebar-drawer').getBoundingClientRect().right <= 0")

@@ -1,0 +1,214 @@
+"""fit and evaluate: the right averages, the right gradient, the same numbers each time, and clear refusals."""
+import json
+import math
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils import parameters_to_vector
+
+from vae_nbdev import VAE, RECIPES, BatchLoader, choose_device, evaluate, fit, kl_divergence, training
+
+
+def some_images(count=100, seed=0):
+    return torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def small_vae(seed=0):
+    torch.manual_seed(seed)
+    return VAE(16, 12, 3)
+
+
+def run(model=None, data=None, test=None, **options):
+    """Weights and history of a short run."""
+    model, data = model or small_vae(), some_images() if data is None else data
+    history = fit(model, data, test, **{"epochs": 3, "batch_size": 16, "progress": False, "device": "cpu"} | options)
+    return parameters_to_vector(model.parameters()).detach(), history
+
+
+def test_step_descends_the_loss_as_the_seed_notebook_writes_it():
+    """Gradient of a step = gradient of BCE(sigmoid) + KLD as plain sums, in float64, under the same noise."""
+    model, x = small_vae().double(), some_images(10).double()
+    noise = torch.Generator().manual_seed(3)
+    terms = training.train_step(model, torch.optim.SGD(model.parameters(), lr=0.0), x, noise)
+    ours = [p.grad.clone() for p in model.parameters()]
+
+    mu, log_var = model.encode(x)
+    eps = torch.randn(mu.shape, generator=noise.manual_seed(3), dtype=torch.float64)
+    recon = torch.sigmoid(model.fc_output(F.relu(model.fc_decoder_hidden(mu + (0.5 * log_var).exp() * eps))))
+    bce = -(x.flatten(1) * recon.log() + (1 - x.flatten(1)) * (1 - recon).log()).sum()
+    kld = -0.5 * (1 + log_var - mu**2 - log_var.exp()).sum()
+    torch.testing.assert_close(terms, torch.stack([bce, kld]).detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(ours, list(torch.autograd.grad(bce + kld, list(model.parameters()))), rtol=1e-9, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=25)
+@given(count=st.integers(1, 40), batch_size=st.integers(1, 50))
+def test_averages_are_right_for_any_batch_size(count, batch_size):
+    """The KL term has no noise, so its average over images is known; the weights do not move at this rate."""
+    model, images = small_vae().double(), some_images(count).double()
+    with torch.no_grad(): expected = kl_divergence(*model.encode(images)).mean().item()
+    scores = evaluate(model, images, batch_size=batch_size)
+    _, history = run(model, images, images, epochs=1, batch_size=batch_size, lr=1e-30)
+    assert scores["kl"] == pytest.approx(expected, rel=1e-9)
+    assert history["train_kl"] == pytest.approx([expected], rel=1e-5)
+    assert history["test_kl"] == pytest.approx([expected], rel=1e-9)
+    assert scores["loss"] == scores["reconstruction"] + scores["kl"]
+
+
+def test_evaluate_averages_its_passes():
+    model, images, noise = small_vae(), some_images(7), torch.Generator().manual_seed(5)
+    with torch.no_grad(): each = [sum(training.elbo_terms(model, images, noise)).mean().item() for _ in range(4)]
+    assert evaluate(model, images, seed=5, passes=4)["loss"] == pytest.approx(sum(each) / 4, rel=1e-6)
+    assert evaluate(model, images, seed=5)["loss"] == pytest.approx(each[0], rel=1e-6)
+
+
+def test_numbers_depend_on_the_seed_and_on_nothing_else(tmp_path):
+    """Not on the global generator, the progress bar, the folder, labels, or looking at test images."""
+    images, model = some_images(), small_vae()
+    weights, history = run(test=some_images(30, seed=1))
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    variants = [run(model, (images, torch.zeros(100)), out=tmp_path, progress=True, on_epoch_end=lambda *_: None)]
+    assert torch.equal(state, torch.get_rng_state())
+    variants += [run(test=images), run()]
+    for other_weights, other_history in variants:
+        assert torch.equal(weights, other_weights)
+        assert history["train_loss"] == other_history["train_loss"]
+    assert not torch.equal(weights, run(seed=43)[0])
+
+
+def test_training_learns_mnist(mnist):
+    torch.manual_seed(0)
+    history = fit(VAE(), mnist["train"][0][:3000], mnist["test"][0][:500], epochs=4, progress=False)
+    assert history["test_loss"] == sorted(history["test_loss"], reverse=True)
+    assert history["test_loss"][-1] < 190 < history["train_loss"][0] < 784 * math.log(2)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_lowers_the_loss(recipe):
+    _, history = run(recipe=recipe, epochs=None, batch_size=None)
+    assert len(history["train_loss"]) == RECIPES[recipe]["epochs"]
+    assert history["train_loss"][-1] < history["train_loss"][0]
+
+
+def test_history():
+    _, history = run(test=some_images(20))
+    assert set(history) == {f"{s}_{k}" for s in ("train", "test") for k in ("loss", "reconstruction", "kl")} | {"epoch_seconds"}
+    assert all(len(values) == 3 for values in history.values()) and all(s > 0 for s in history["epoch_seconds"])
+    assert json.loads(json.dumps(history)) == history
+    for split in ("train", "test"):
+        parts = zip(history[f"{split}_reconstruction"], history[f"{split}_kl"])
+        assert history[f"{split}_loss"] == [r + k for r, k in parts]
+    assert run()[1]["test_loss"] == []
+
+
+def test_callback_sees_each_epoch_as_it_ends():
+    seen = []
+    weights, history = run(on_epoch_end=lambda epoch, model, history: seen.append((epoch, len(history["train_loss"]))))
+    assert seen == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_model_comes_back_as_it_was(monkeypatch):
+    model = small_vae().eval()
+    run(model)
+    evaluate(model, some_images())
+    assert not model.training and model.fc_mu.weight.device.type == "cpu"
+    evaluate(model.train(), some_images())
+    assert model.training
+    model.eval()
+    monkeypatch.setattr(training, "train_step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError): run(model)
+    assert not model.training
+
+
+def test_loop_reads_no_loss_from_the_device(monkeypatch):
+    """Each .item() makes the processor wait for a GPU; an epoch may ask once, at its end."""
+    asked = []
+    model, loader = small_vae(), BatchLoader(some_images(), 10)
+    for name in ("item", "tolist", "cpu", "__float__", "__bool__"):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, *args, name=name, method=method: asked.append(name) or method(self, *args))
+    training.train_epoch(model, training.make_optimizer(model, 1e-3), loader, [1e-3] * 10, torch.Generator())
+    assert asked == ["cpu"]
+
+
+def test_progress_bar_shows_epoch_and_loss(capsys, monkeypatch):
+    step = training.train_step
+    monkeypatch.setattr(training, "train_step", lambda *args: time.sleep(0.3) or step(*args))  # longer than between redraws
+    run(progress=True, data=some_images(4), batch_size=2, epochs=2)
+    shown = capsys.readouterr().err
+    assert all(part in shown for part in ("epoch 1/2", "epoch 2/2", "4/4", " nats"))
+    monkeypatch.undo()
+    run()
+    assert capsys.readouterr() == ("", "")
+
+
+@settings(deadline=None, max_examples=50)
+@given(lr=st.floats(1e-6, 1.0), steps=st.integers(1, 300), warmup=st.floats(0.05, 0.9))
+def test_one_cycle_climbs_once_and_falls_once(lr, steps, warmup):
+    rates = training.learning_rates("one-cycle", lr, steps, warmup)
+    top = rates.index(max(rates))
+    assert len(rates) == steps and all(0 < r <= lr for r in rates)
+    assert rates == sorted(rates[:top]) + sorted(rates[top:], reverse=True)
+    assert training.learning_rates("constant", lr, steps) == [lr] * steps
+
+
+def test_rates_reach_the_optimizer(monkeypatch):
+    used = []
+    step = training.train_step
+    monkeypatch.setattr(training, "train_step",
+                        lambda model, optimizer, *rest: used.append(optimizer.param_groups[0]["lr"]) or step(model, optimizer, *rest))
+    run(recipe="fast", lr=0.01)
+    assert used == training.learning_rates("one-cycle", 0.01, 3 * 7)
+
+
+@pytest.mark.parametrize("cuda, mps, best", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_device_is_the_best_there_is(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device() == torch.device(best)
+    assert choose_device(torch.device("cpu")) == choose_device("cpu") == torch.device("cpu")
+    missing = {"cuda": "cuda:3", "mps": "cuda", "cpu": "mps"}[best]
+    with pytest.raises(ValueError, match=f"device '{missing}' is not on this machine"): choose_device(missing)
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "xla", "cuda:x", None, 3.5])
+def test_unknown_device(name):
+    with pytest.raises(ValueError, match="device must be 'auto', 'cuda', 'mps' or 'cpu'"): choose_device(name)
+
+
+IMAGES = some_images(20)
+@pytest.mark.parametrize("options, sentence", [
+    ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
+    ({"epochs": 2.0}, "epochs must be a whole number"),
+    ({"epochs": True}, "epochs must be a whole number"),
+    ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
+    ({"lr": 0}, "lr must be a finite number above 0, not 0"),
+    ({"lr": math.nan}, "lr must be a finite number"),
+    ({"lr": math.inf}, "lr must be a finite number"),
+    ({"lr": "1e-3"}, "lr must be a finite number"),
+    ({"seed": -1}, "seed must be a whole number"),
+    ({"recipe": "slow"}, "recipe must be one of 'seed', 'fast'"),
+    ({"device": "abacus"}, "device must be"),
+    ({"resume": True}, "resume needs out"),
+    ({"data": IMAGES[:, :, 1:]}, "train_data must have input_dim = 16 pixels per image, as the model has, not 12"),
+    ({"data": IMAGES * 255}, "train_data must hold finite values in"),
+    ({"data": IMAGES * math.nan}, "train_data must hold finite values in"),
+    ({"data": IMAGES[:0]}, "train_data must have shape"),
+    ({"data": (IMAGES, torch.zeros(3))}, "train_data must pair"),
+    ({"test": IMAGES - 1}, "test_data must hold finite values in"),
+    ({"test": IMAGES[:, :, 1:]}, "test_data must have input_dim = 16"),
+])
+def test_bad_input_gets_a_sentence_before_any_work(options, sentence, monkeypatch):
+    monkeypatch.setattr(training, "train_epoch", lambda *_: pytest.fail("trained in spite of bad input"))
+    with pytest.raises(ValueError, match=sentence): run(**options)
+
+
+@pytest.mark.parametrize("options, sentence", [({"passes": 0}, "passes"), ({"batch_size": -1}, "batch_size"), ({"data": IMAGES[:, :, 1:]}, "data must")])
+def test_evaluate_refuses(options, sentence):
+    with pytest.raises(ValueError, match=sentence): evaluate(**{"model": small_vae(), "data": IMAGES} | options)
