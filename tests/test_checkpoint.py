@@ -127,7 +127,7 @@ from vae_nbdev import VAE, fit, training
 
 out, recipe, moment = sys.argv[1:]
 IMAGES, TEST = (torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(n)) for n in (100, 30))
-name, call = {"mid-epoch": ("training.train_step", 24), "mid-write": ("os.fsync", 4)}[moment]  # both in the fourth epoch
+name, call = {"mid-epoch": ("training.elbo_gradient", 24), "mid-write": ("os.fsync", 4)}[moment]  # both in the fourth epoch
 owner, attribute = (training if name.startswith("training") else os), name.split(".")[1]
 calls, original = 0, getattr(owner, attribute)
 
@@ -209,12 +209,12 @@ def test_nothing_to_resume(tmp_path):
 
 def test_loss_that_explodes_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     after_two, _ = train(small_vae(), epochs=2)
-    calls, step = [], training.train_step
-    def poisoned(model, *rest):
+    calls, gradient = [], training.elbo_gradient
+    def poisoned(weights, *rest):
         calls.append(1)
-        if len(calls) == 17: model.fc_log_var.bias.data.fill_(math.inf)  # in the third epoch
-        return step(model, *rest)
-    monkeypatch.setattr(training, "train_step", poisoned)
+        if len(calls) == 17: weights[1][1].fill_(math.inf)  # in the third epoch
+        return gradient(weights, *rest)
+    monkeypatch.setattr(training, "elbo_gradient", poisoned)
     with pytest.raises(FloatingPointError, match="not finite in epoch 3: try a smaller learning rate than lr=0.001.*after epoch 2 are in '.*checkpoint"):
         train(small_vae(), out=tmp_path)
     assert torch.equal(after_two, parameters_to_vector(load(tmp_path / training.CHECKPOINT).parameters()))
@@ -231,4 +231,4 @@ def test_files_hold_no_pickle(tmp_path):
     train(small_vae(), out=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [training.CHECKPOINT]
     names = load_file(tmp_path / training.CHECKPOINT)
-    assert {n.split("/")[1] for n in names if n.startswith("optimizer/")} == {"step", "exp_avg", "exp_avg_sq"}
+    assert {n.split("/")[1] for n in names if n.startswith("optimizer/")} == {"value", "step", "exp_avg", "exp_avg_sq"}

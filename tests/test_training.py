@@ -79,6 +79,8 @@ def test_numbers_depend_on_the_seed_and_on_nothing_else(tmp_path):
         assert torch.equal(weights, other_weights)
         assert history["train_loss"] == other_history["train_loss"]
     assert not torch.equal(weights, run(seed=43)[0])
+    alike = some_images(1).expand(100, 1, 4, 4)  # with these the order is no matter: what is left is the noise
+    assert not torch.equal(run(data=alike)[0], run(data=alike, seed=43)[0])
 
 
 def test_training_learns_mnist(mnist):
@@ -120,25 +122,33 @@ def test_model_comes_back_as_it_was(monkeypatch):
     evaluate(model.train(), some_images())
     assert model.training
     model.eval()
-    monkeypatch.setattr(training, "train_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(training, "elbo_gradient", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError): run(model)
     assert not model.training
 
 
-def test_loop_reads_no_loss_from_the_device(monkeypatch):
+STEPS = {
+    "autograd": lambda model, images: training.AutogradStep(model, images),
+    "by hand": lambda model, images: training.HandStep(model, images),
+    "by hand, from the data": lambda model, images: training.HandStep(model, images, start="data"),
+}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_loop_reads_no_loss_from_the_device(kind, monkeypatch):
     """Each .item() makes the processor wait for a GPU; an epoch may ask once, at its end."""
     asked = []
-    model, loader = small_vae(), BatchLoader(some_images(), 10)
+    step, loader = STEPS[kind](small_vae(), some_images()), BatchLoader(some_images(), 10)
     for name in ("item", "tolist", "cpu", "__float__", "__bool__"):
         method = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda self, *args, name=name, method=method: asked.append(name) or method(self, *args))
-    training.train_epoch(model, training.make_optimizer(model, 1e-3), loader, [1e-3] * 10, torch.Generator())
+    training.train_epoch(step, loader, [1e-3] * 10, torch.Generator())
     assert asked == ["cpu"]
 
 
 def test_progress_bar_shows_epoch_and_loss(capsys, monkeypatch):
-    step = training.train_step
-    monkeypatch.setattr(training, "train_step", lambda *args: time.sleep(0.3) or step(*args))  # longer than between redraws
+    gradient = training.elbo_gradient
+    monkeypatch.setattr(training, "elbo_gradient", lambda *args: time.sleep(0.3) or gradient(*args))  # longer than between redraws
     run(progress=True, data=some_images(4), batch_size=2, epochs=2)
     shown = capsys.readouterr().err
     assert all(part in shown for part in ("epoch 1/2", "epoch 2/2", "4/4", " nats"))
@@ -158,12 +168,93 @@ def test_one_cycle_climbs_once_and_falls_once(lr, steps, warmup):
 
 
 def test_rates_reach_the_optimizer(monkeypatch):
-    used = []
-    step = training.train_step
-    monkeypatch.setattr(training, "train_step",
-                        lambda model, optimizer, *rest: used.append(optimizer.param_groups[0]["lr"]) or step(model, optimizer, *rest))
+    used, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: used.append([g["lr"] for g in self.param_groups]) or step(self))
     run(recipe="fast", lr=0.01)
-    assert used == training.learning_rates("one-cycle", 0.01, 3 * 7)
+    rates = training.learning_rates("one-cycle", 0.01, 3 * 7)
+    assert used == [[rate, rate * 0.5, rate * 4, rate] for rate in rates]
+
+
+# ---- the gradient written out, and the data's coordinates -------------------------------------------------------------
+
+sizes = st.tuples(*[st.integers(1, 9)] * 4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(sizes=sizes, seed=st.integers(0, 999))
+def test_written_out_step_is_the_step_of_autograd(sizes, seed):
+    """The same losses and weights after three steps, in float64, for any sizes and a smaller last batch."""
+    torch.manual_seed(seed)
+    D, H, Z, B = sizes
+    models = [VAE(D, H, Z).double()]
+    models.append(VAE(D, H, Z).double())
+    models[1].load_state_dict(models[0].state_dict())
+    images = torch.rand(2 * B + 1, D).double()
+    results = []
+    for kind, model in zip(("autograd", "by hand"), models):
+        step, noise = STEPS[kind](model, images), torch.Generator().manual_seed(seed)
+        results.append(torch.stack([step(index, 1e-3, noise) for index in torch.arange(len(images)).split(B)]))
+        step.write_back()
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(*[parameters_to_vector(m.parameters()).detach() for m in models], rtol=1e-6, atol=1e-8)
+
+
+def test_adam_of_the_flat_vectors_is_plain_adam():
+    """Against torch's unfused Adam on the model's own parameters."""
+    model, oracle, images = small_vae().double(), small_vae().double(), some_images(40).double()
+    step, noise = training.HandStep(model, images), torch.Generator()
+    adam = torch.optim.Adam(oracle.parameters(), lr=1e-3, fused=False)
+    for index in torch.arange(40).split(10):
+        state = noise.get_state()
+        step(index, 1e-3, noise)
+        noise.set_state(state)
+        training.train_step(oracle, adam, images[index], noise)
+    step.write_back()
+    torch.testing.assert_close(parameters_to_vector(model.parameters()), parameters_to_vector(oracle.parameters()), rtol=1e-9, atol=1e-12)
+
+
+ODD_IMAGES = {
+    "black": torch.zeros(20, 16), "white": torch.ones(20, 16), "grey": torch.full((20, 16), 0.3), "one": torch.rand(1, 16),
+    "binary": torch.rand(50, 16).round(), "half black": torch.cat([torch.zeros(30, 8), torch.rand(30, 8)], 1),
+}
+
+
+@pytest.mark.parametrize("name", ODD_IMAGES)
+@pytest.mark.parametrize("latent_dim", [1, 30])
+def test_start_from_the_data_copes_with_odd_images(name, latent_dim):
+    images, model = ODD_IMAGES[name].double(), VAE(16, 12, latent_dim).double()
+    step, noise = training.HandStep(model, images, start="data"), torch.Generator()
+    for index in torch.arange(len(images)).split(7): step(index, 1e-3, noise)
+    step.write_back()
+    noise.manual_seed(0)
+    inside = step(torch.arange(len(images)), 0.0, noise)
+    with torch.no_grad(): outside = torch.stack([t.sum() for t in training.elbo_terms(model, images, noise.manual_seed(0))])
+    assert inside.isfinite().all()
+    torch.testing.assert_close(inside, outside, rtol=1e-6, atol=1e-3)  # the folded model is the function that was trained
+
+
+def test_coordinates_are_those_of_a_principal_component_analysis():
+    x = torch.rand(200, 9).double() @ torch.rand(9, 16).double() / 9
+    mean, live, axes = training.principal_coordinates(x, components=5)
+    codes = (x - mean) @ axes
+    _, singular, axes_of_svd = torch.linalg.svd(x - mean, full_matrices=False)
+    assert live.tolist() == list(range(16))
+    cosines = (axes / axes.norm(dim=0)).T @ axes_of_svd[:5].T
+    torch.testing.assert_close(cosines.abs(), torch.eye(5).double(), atol=1e-8, rtol=0)
+    torch.testing.assert_close(codes.var(0, correction=0).mean(), torch.ones(()).double())
+    torch.testing.assert_close(codes.var(0, correction=0) / codes.var(0, correction=0)[0], (singular[:5] / singular[0]) ** 2)
+
+
+def test_start_from_the_data_needs_a_vae():
+    class Other(VAE): pass
+    with pytest.raises(ValueError, match="starts from the data needs a VAE to train, not Other"): run(Other(16, 12, 3), recipe="fast")
+    assert isinstance(training.make_step(Other(16, 12, 3), some_images()), training.AutogradStep)
+
+
+def test_start_from_the_data_forgets_the_weights_of_the_model():
+    (first, one), (second, two) = (run(small_vae(seed), recipe="fast") for seed in (0, 1))
+    assert torch.equal(first, second) and one["train_loss"] == two["train_loss"]
+    assert not torch.equal(first, run(small_vae(), recipe="fast", seed=7)[0])
 
 
 @pytest.mark.parametrize("cuda, mps, best", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])

@@ -65,7 +65,7 @@ def labels_of(figure):
 
 @pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
 def test_a_picture_is_the_same_in_every_style_and_leaves_nothing_behind(plot, tmp_path):
-    plain, dark = tmp_path / "plain.png", tmp_path / "dark.png"
+    plain, dark, printed = (tmp_path / f"{name}.png" for name in ("plain", "dark", "printed"))
     figure = plot()
     figure.savefig(plain)
     with mpl.rc_context():
@@ -73,8 +73,10 @@ def test_a_picture_is_the_same_in_every_style_and_leaves_nothing_behind(plot, tm
         mpl.rcParams.update({"font.size": 21, "axes.titlesize": 30, "xtick.labelsize": 20})
         before = dict(mpl.rcParams)
         plot().savefig(dark)
+        other = plot()
+        other.canvas.print_figure(printed, facecolor=other.get_facecolor())  # what a notebook's inline backend calls
         assert dict(mpl.rcParams) == before
-    np.testing.assert_array_equal(plt.imread(plain), plt.imread(dark))
+    for picture in (dark, printed): np.testing.assert_array_equal(plt.imread(plain), plt.imread(picture))
     assert isinstance(figure, Figure) and plt.get_fignums() == []
     box, page = figure.get_tightbbox(), figure.get_size_inches()  # no label is clipped
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page[0] and box.y1 <= page[1]

@@ -86,20 +86,20 @@ def load_mnist(
     paths = [MNIST_FOLDER / f"{name}.xz" for name in _file_names(split)]
     return _to_tensors(*map(_unpack, paths), paths)
 
-# %% ../nbs/01_data.ipynb #b3076350
+# %% ../nbs/01_data.ipynb #e5791d96
 def _raw_folder(
     root: str | Path,  # the folder that torchvision calls root
-    family: str,         # torchvision's name of the data set
-) -> Path:               # where torchvision keeps its IDX files
+    family: str,       # torchvision's name of the data set
+) -> Path:             # where torchvision keeps its IDX files
     "torchvision's layout, ROOT/FAMILY/raw; `ValueError` if `root` is a file."
     root = Path(root).expanduser()
     if root.exists() and not root.is_dir(): raise ValueError(f"root must be a folder, and {root} is a file")
     return root / family / "raw"
 
-# %% ../nbs/01_data.ipynb #30f19fa3
+# %% ../nbs/01_data.ipynb #9591bf15
 def unpack_mnist(
     root: str | Path,  # the folder to give torchvision as root; made if need be
-) -> Path:               # the folder that now holds the four files, ROOT/MNIST/raw
+) -> Path:             # the folder that now holds the four files, ROOT/MNIST/raw
     "Write MNIST in torchvision's layout, so that `torchvision.datasets.MNIST(root)` finds it."
     folder = _raw_folder(root, "MNIST")
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,12 +131,12 @@ def _download(
             f"there (the reason was: {' '.join(str(error).split()) or type(error).__name__})") from error
     finally: socket.setdefaulttimeout(patience)
 
-# %% ../nbs/01_data.ipynb #6254c22a
+# %% ../nbs/01_data.ipynb #792f9946
 def load_dataset(
-    name: str,                     # "mnist", "fashion-mnist" or "kmnist"
-    split: str = "train",          # "train" or "test"
+    name: str,                   # "mnist", "fashion-mnist" or "kmnist"
+    split: str = "train",        # "train" or "test"
     root: str | Path = "data",   # folder in torchvision's layout; downloads go there
-) -> tuple[Tensor, Tensor]:        # images float32 (N, 1, 28, 28) in [0, 1], labels int64 (N,)
+) -> tuple[Tensor, Tensor]:      # images float32 (N, 1, 28, 28) in [0, 1], labels int64 (N,)
     "A data set in the form of `load_mnist`: from `root` if it is there, else from the package (mnist) or the network."
     if name not in FAMILIES: raise ValueError(f"name must be one of {', '.join(FAMILIES)}, not {name!r}")
     paths = [_raw_folder(root, FAMILIES[name]) / file for file in _file_names(split)]
@@ -171,11 +171,11 @@ def check_images(
         raise ValueError(f"{name} must have shape (N, D) or (N, C, H, W) with N >= 1, not {tuple(images.shape)}")
     return images
 
-# %% ../nbs/01_data.ipynb #91608ec6
+# %% ../nbs/01_data.ipynb #bdebffdd
 def split_data(
     data: Tensor | tuple[Tensor, Tensor | None],  # images, or (images, labels) as `load_mnist` returns them
-    name: str = "data",                             # what to call them in an error
-) -> tuple[Tensor, Tensor | None]:                  # checked images, and labels (None where there are none)
+    name: str = "data",                           # what to call them in an error
+) -> tuple[Tensor, Tensor | None]:                # checked images, and labels (None where there are none)
     "Images with or without labels, as a pair; `ValueError` where they do not fit together."
     images, labels = data if isinstance(data, (tuple, list)) and len(data) == 2 else (data, None)
     check_images(images, name)
@@ -184,15 +184,15 @@ def split_data(
         raise ValueError(f"{name} must pair its {len(images)} images with a tensor of as many labels, not {found}")
     return images, labels
 
-# %% ../nbs/01_data.ipynb #1ef499d6
+# %% ../nbs/01_data.ipynb #a34d4cc5
 class BatchLoader:
     "Mini-batches `(images, labels)` from tensors in memory; labels are None where the data has none."
     def __init__(
         self,
         data: Tensor | tuple[Tensor, Tensor | None],  # images, or (images, labels), on any device
-        batch_size: int = 128,                          # images in a batch; the last batch may be smaller
-        shuffle: bool = False,                          # a new order for each epoch?
-        seed: int = 42,                                 # with the epoch, determines the order
+        batch_size: int = 128,                        # images in a batch; the last batch may be smaller
+        shuffle: bool = False,                        # a new order for each epoch?
+        seed: int = 42,                               # with the epoch, determines the order
     ):
         for name, value, least in ("batch_size", batch_size, 1), ("seed", seed, 0):
             if not isinstance(value, (int, np.integer)) or value < least:

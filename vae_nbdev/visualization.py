@@ -8,7 +8,7 @@ __all__ = ['PRIOR_RADIUS', 'DIGIT_COLORS', 'inference', 'posterior', 'decode', '
            'generate_samples', 'plot_samples', 'principal_components', 'plot_latent_space', 'prior_quantiles',
            'plot_manifold', 'interpolate', 'plot_interpolation']
 
-# %% ../nbs/07_visualization.ipynb #e68a3710
+# %% ../nbs/07_visualization.ipynb #3b32a51f
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +21,6 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 from torch import Tensor, nn
 
 from .data import check_images, split_data
@@ -83,7 +82,7 @@ def reconstruct(
     "Encode, take the mean of q(z|x), decode."
     return decode(model, posterior(model, images)[0]).reshape(images.shape)
 
-# %% ../nbs/07_visualization.ipynb #6eba4417
+# %% ../nbs/07_visualization.ipynb #09bac4a6
 def house_style() -> AbstractContextManager:  # a with block
     "Matplotlib in the package's style; after the block, the caller's settings are back."
     return style.context("vae_nbdev.assets.vae", after_reset=True)
@@ -96,12 +95,9 @@ class Picture(Figure):
     def savefig(self, *args, **kwargs):
         with house_style(): super().savefig(*args, **kwargs)
 
-    def _ipython_display_(self):
-        "Show the figure in a notebook, with a palette of 256 colours: half the size of the file or less."
-        from IPython.display import display
+    def _repr_png_(self) -> bytes:  # what a notebook shows
         self.savefig(png := BytesIO(), format="png")
-        Image.open(png).convert("RGB").quantize(256, dither=0).save(small := BytesIO(), "png")
-        display({"image/png": small.getvalue(), "text/plain": repr(self)}, raw=True)
+        return png.getvalue()
 
 # %% ../nbs/07_visualization.ipynb #1a45bcc4
 def styled(
@@ -168,13 +164,13 @@ def _fit_figure(figure, pad=4):
     figure.set_size_inches(width / dpi, height / dpi)
     ax.set_position([left / width, bottom / height, zoom * w / width, zoom * h / height])
 
-# %% ../nbs/07_visualization.ipynb #de66ce0f
+# %% ../nbs/07_visualization.ipynb #d074d4bd
 @styled
 def plot_grid(
     images: Tensor,                # (N, 1, H, W), values in [0, 1]
     columns: "int | None" = None,  # images per row; None makes the grid as square as it can be
-    title: "str | None" = None,
-    rows: "list[str] | tuple" = (),  # a label for each row
+    title: "str | None" = None,    # above the picture
+    rows: "list[str]" = (),        # a label for each row
     gap: int = 2,                  # pixels between images
 ) -> Figure:                       # all images on one grey scale
     "Images as a grid."
@@ -209,12 +205,12 @@ def plot_reconstructions(
     rows = torch.cat([pair, blank], 1).unflatten(1, (bands, columns)).transpose(0, 1)  # (bands, 2, columns, 1, H, W)
     return plot_grid(rows.flatten(0, 2), columns, title, ["original", "reconstruction"] * bands)
 
-# %% ../nbs/07_visualization.ipynb #cef9a658
+# %% ../nbs/07_visualization.ipynb #87d6f762
 @styled
 def plot_reconstruction_history(
     images: Tensor,                # the originals, (N, D) or (N, 1, H, W)
     snapshots: dict[int, Tensor],  # epoch -> reconstructions of them, in the same shape
-    title: "str | None" = None,
+    title: "str | None" = None,    # above the picture
 ) -> Figure:                       # originals in the first row, then a row for each epoch
     "How reconstructions come into focus; `ValueError` for a snapshot of another shape."
     if not snapshots: raise ValueError("snapshots must hold the reconstructions of at least one epoch")
@@ -236,14 +232,14 @@ def generate_samples(
     z = torch.randn(num_samples, model.latent_dim, generator=generator, device=device)  # (N, Z)
     return decode(model, z)
 
-# %% ../nbs/07_visualization.ipynb #53c4ee2c
+# %% ../nbs/07_visualization.ipynb #47ec7d68
 @styled
 def plot_samples(
     model: nn.Module,              # a `VAE`, on any device
     num_samples: int = 64,         # any number
     seed: int = 0,                 # of the draws from the prior
     columns: "int | None" = None,  # images per row; None makes the grid as square as it can be
-    title: "str | None" = None,
+    title: "str | None" = None,    # above the picture
 ) -> Figure:                       # a grid of samples, its unused cells blank
     "Images that the model makes up, as `generate_samples` returns them."
     return plot_grid(generate_samples(model, num_samples, torch.Generator().manual_seed(seed)), columns, title)
@@ -252,11 +248,11 @@ def plot_samples(
 PRIOR_RADIUS = math.sqrt(-2 * math.log(1 - 0.95))  # this circle holds 95% of a standard normal in the plane
 DIGIT_COLORS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"]
 
-# %% ../nbs/07_visualization.ipynb #f7c4456f
+# %% ../nbs/07_visualization.ipynb #9466aa03
 def _paint(ax, points, labels):
     "One dot for each row of points, (N, 2), coloured by its label."
-    ax.scatter(*points.T, s=5, c=labels % 10, cmap=ListedColormap(DIGIT_COLORS), vmin=-0.5, vmax=9.5,
-               linewidths=0, alpha=0.7, rasterized=True)
+    ax.scatter(*points.T, s=3, c=labels % 10, cmap=ListedColormap(DIGIT_COLORS), vmin=-0.5, vmax=9.5,
+               linewidths=0, antialiased=False, rasterized=True)
 
 def _spread(centres, distance):
     "Move points, (K, 2), that are nearer to each other than the distance apart."
@@ -267,7 +263,7 @@ def _spread(centres, distance):
         centres += 0.1 * (offset / length * (distance - length).clamp_min(0)).sum(1)
     return centres
 
-# %% ../nbs/07_visualization.ipynb #f1e2dd0d
+# %% ../nbs/07_visualization.ipynb #4342a231
 def _plot_plane(figure, points, labels):
     "Points in the plane, (N, 2), each label's name at its centre and in a legend, and the circle of the prior."
     ax, classes = figure.add_subplot(), labels.unique()
@@ -281,7 +277,7 @@ def _plot_plane(figure, points, labels):
         ax.annotate(str(k), centre, color="white", size=11, weight="bold", ha="center", va="center_baseline",
                     path_effects=[withStroke(linewidth=1.5, foreground="#212529")])
     turn = torch.linspace(0, 2 * math.pi, 200)
-    ax.plot(PRIOR_RADIUS * turn.cos(), PRIOR_RADIUS * turn.sin(), "--", lw=1.2, color="#495057", label="95% of\nthe prior")
+    ax.plot(PRIOR_RADIUS * turn.cos(), PRIOR_RADIUS * turn.sin(), "--", lw=1.4, color="#212529", label="95% of\nthe prior")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.4)
     ax.set_aspect("equal", "datalim")
     return ax
@@ -313,7 +309,7 @@ def principal_components(
     share = variances.flip(0)[:k] / variances.sum().clamp_min(1e-300)     # one image alone has no variance
     return top.to(z), share.to(z)
 
-# %% ../nbs/07_visualization.ipynb #8299b146
+# %% ../nbs/07_visualization.ipynb #07e248c7
 @styled
 def plot_latent_space(
     model: nn.Module,             # a `VAE`, on any device, with any latent_dim
@@ -322,7 +318,7 @@ def plot_latent_space(
     "The mean of q(z|x) of each image; beyond two dimensions, the plane that keeps most of their variance."
     images, labels = _labelled(data)
     mu, _ = posterior(model, images)               # (N, Z)
-    figure, dims = Picture(figsize=(6.6, 5.6)), mu.shape[1]
+    figure, dims = Picture(figsize=(6, 5)), mu.shape[1]
     if dims == 1: _plot_line(figure, mu, labels).set(xlabel="$z$")
     if dims == 2: _plot_plane(figure, mu, labels).set(xlabel="$z_1$", ylabel="$z_2$")
     if dims > 2:

@@ -1,0 +1,155 @@
+"""The site's extension: what it makes of directives, equations, names and sources, on a book of two small chapters."""
+import json
+import pydoc
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+vae_site = pytest.importorskip("vae_site", reason="the site's tools are missing: pip install -e '.[dev]'")
+bs4 = pytest.importorskip("bs4")
+
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/x)"
+PIXEL = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+MODULE = '''__all__ = ["scale", "Box"]
+
+def scale(
+    x: "Tensor | float",  # pixels, (B, D)
+    by: float = 2.0,      # factor, > 0
+) -> float:               # x times by
+    "A product, Eq. (1.1)."
+    if by <= 0: raise ValueError(f"by must be positive, not {by!r}")
+    return x * by
+
+class Box:
+    "Holds a thing."
+    def __init__(self, side: int = 1):  # edge
+        self.side = side
+    def grow(self, by: int) -> int:  # the new side
+        "Scale it."
+        return scale(self.side, by)
+'''
+
+
+def text(source):
+    return {"cell_type": "markdown", "id": f"t{abs(hash(source)) % 10**6}", "metadata": {}, "source": source}
+
+
+def code(source, *outputs):
+    return {"cell_type": "code", "id": f"c{abs(hash(source)) % 10**6}", "metadata": {}, "source": source, "execution_count": None, "outputs": list(outputs)}
+
+
+def printed(words):
+    return {"output_type": "stream", "name": "stdout", "text": words}
+
+
+FIGURE = {"output_type": "display_data", "metadata": {}, "data": {"image/png": PIXEL}}
+FIRST = [text(f"# One\n> The first\n\n{BADGE}\n\nSee `scale`, `torch.exp`, Eq. (2.1) and [Author (2001)](https://arxiv.org/abs/0000.00001)."),
+         code("#| default_exp one"), code("#| hide\nhidden = 1"), code("#| export\nimport math"),
+         text("$$ a = b \\tag{1.1} $$\n\n> **Note.** Beware of `Box.grow`."),
+         code("#| exports\ndef scale(x, by=2.0):\n    return x * by"), code("#| fig-alt: A red dot on nothing at all\nplot()", FIGURE),
+         code("#| code-fold: true\nfolded = 1"), code("#| echo: false\nsilent = 1", printed("spoken")), code("#| output: false\nmute = 1", printed("unsaid"))]
+SECOND = [text(f"# Two\n> The second\n\n{BADGE}\n\n$$ c = d \\tag{{2.1}} $$\n\nFrom Eq. (1.1), see [One](01_one.ipynb#A-heading)."), code("#| default_exp two")]
+FIRST.append(text("## A heading\n\nThe end."))
+
+
+@pytest.fixture
+def book(tmp_path):
+    "Write a project with the two chapters, changed or not, and build it."
+    def write(first=FIRST, second=SECOND, bib="author = {Author, Ann}, title = {A Title}, year = {2001}, url = {https://arxiv.org/abs/0000.00001}"):
+        index = [text("# Book\n> A small one\n\n" + BADGE + "\n\nWords.")]
+        (tmp_path / "nbs").mkdir(); (tmp_path / "pkg").mkdir(); (tmp_path / "docs/pages").mkdir(parents=True); (tmp_path / "src").mkdir()
+        for name, cells in (("index", index), ("01_one", first), ("02_two", second)):
+            (tmp_path / f"nbs/{name}.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+        (tmp_path / "pkg/one.py").write_text(MODULE)
+        (tmp_path / "pkg/__init__.py").write_text('PUBLIC = {"one": "scale Box"}\n')
+        (tmp_path / "docs/references.bib").write_text(f"@misc{{a, {bib}}}")
+        (tmp_path / "docs/pages/glossary.md").write_text("# Symbols\n\nNone.")
+        (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = pkg\nnbs_path = nbs\nuser = me\nrepo = pkg\nbranch = main\n"
+                                               "git_url = https://github.com/me/pkg\ntst_flags = slow\n")
+        return vae_site.Project(tmp_path)
+    return write
+
+
+def build(folder):
+    "Build the written book; return what Sphinx complained of and the pages."
+    if not shutil.which("node") or not (ROOT / "docs/node_modules/katex").exists(): pytest.skip("KaTeX is missing: npm ci --prefix docs")
+    done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-c", ROOT / "docs", "-D", f"site_root={folder}", folder / "src", folder / "html"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr, {p.stem: bs4.BeautifulSoup(p.read_text("utf-8"), "html.parser") for p in (folder / "html").rglob("*.html")}
+
+
+def test_directives_leave_the_code():
+    found, rest = vae_site.split_directives("#| exports\n#| fig-alt: two: curves\n\nx = 1  #| not one\n")
+    assert found == {"exports": "", "fig-alt": "two: curves"} and rest == "x = 1  #| not one\n"
+
+
+def test_a_clean_book_builds_without_a_word_and_links_everything(book, tmp_path):
+    book()
+    complaints, pages = build(tmp_path)
+    assert complaints.strip() == ""
+    one, two, api = pages["01_one"], pages["02_two"], pages["one"]
+    assert [p.get_text().rstrip() for p in one.select(".cell_input pre")] == [
+        "def scale(x, by=2.0):\n    return x * by", "plot()", "folded = 1", "mute = 1"]
+    assert "spoken" in one.get_text() and "unsaid" not in one.get_text() and "hidden" not in one.article.get_text()
+    assert one.select("details .cell_input") or one.select("details pre")
+    image = one.select_one("article img")
+    assert image["alt"] == "A red dot on nothing at all" and (image["width"], image["height"]) == ("1", "1")
+    assert one.select_one("a[href='02_two.html#eq-2-1']").get_text() == "Eq.\xa0(2.1)" and two.select_one("a[href='01_one.html#eq-1-1']")
+    assert one.select_one("#eq-1-1 .katex-display") and two.select_one("a[href='01_one.html#a-heading']")
+    assert one.select_one("div.note a[href='api/one.html#pkg.one.Box.grow'] code")
+    assert one.select_one("p a[href='api/one.html#pkg.one.scale'] code") and one.select_one("a[href$='generated/torch.exp.html']")
+    assert one.select_one("p.exported a[href='api/one.html#module-pkg.one']") and one.select_one("#src-scale")
+    assert one.select_one("a.download")["href"] == "_sources/01_one.ipynb" and one.select_one("a.colab")["href"].endswith("/me/pkg/blob/main/nbs/01_one.ipynb")
+    assert "A Title" in one.select_one("a[href*='0000.00001']")["title"] and "Cited in" in pages["references"].get_text()
+    words = api.article.get_text(" ")
+    assert "pixels, (B, D)" in words and "x times by" in words and "by must be positive, not …" in words and "what scale raises" in words
+    assert api.select_one("a[href='../01_one.html#src-scale']") and api.select_one("a[href='https://github.com/me/pkg/blob/main/pkg/one.py#L3-L9']")
+
+
+@pytest.mark.parametrize("wrong, complaint", [
+    (text("See Eq. (9.9)."), "eq-9-9"),
+    (text("$$ e = f \\tag{1.1} $$"), r"numbered twice"),
+    (code("plot()", FIGURE), "fig-alt"),
+    (code("#| hidden\nx = 1"), "unknown directive"),
+    (text("[Nobody (1999)](https://example.org/paper)"), "not in docs/references.bib"),
+    (text("[Author (2002)](https://arxiv.org/abs/0000.00001)"), "author and year"),
+    (text("[gone](03_gone.ipynb)"), "03_gone"),
+])
+def test_what_is_wrong_is_said(book, tmp_path, wrong, complaint):
+    book(second=[*SECOND, wrong])
+    assert re.search(complaint, build(tmp_path)[0])
+
+
+def test_an_idle_entry_is_said(book, tmp_path):
+    book(bib="author = {Author, Ann}, title = {T}, year = {2001}, url = {https://arxiv.org/abs/0000.00001}}\n@misc{b, author = {B, C}, title = {U}, year = {2002}, url = {https://u}")
+    assert "no chapter cites b" in build(tmp_path)[0]
+
+
+def test_without_node_one_sentence_says_so(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-c", ROOT / "docs", tmp_path, tmp_path / "out"], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode != 0 and "install Node.js" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_names_of_other_projects_are_real():
+    "Every name in backticks that a chapter links to another project's documentation exists there."
+    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
+        for cell in json.loads(path.read_text("utf-8"))["cells"]:
+            for name in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", "".join(cell["source"])) if cell["cell_type"] == "markdown" else []:
+                if vae_site.external(name): assert pydoc.locate(vae_site.full_name(name)) is not None, f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("name, end", [
+    ("nn.Linear", "/generated/torch.nn.Linear.html"), ("torch.randn(3)", "/generated/torch.randn.html"), ("F.relu", "/generated/torch.nn.functional.relu.html"),
+    ("Tensor", "/tensors.html#torch.Tensor"), ("torch.float64", "/tensor_attributes.html#torch.dtype"), ("np.exp", "/generated/numpy.exp.html"),
+    ("plt.plot", "/_as_gen/matplotlib.pyplot.plot.html"), ("math.log", "/math.html#math.log"), ("ValueError", "/exceptions.html#ValueError"),
+    ("x", None), ("mu", None), ("model.pt", None), ("float", None), ("a + b", None)])
+def test_where_other_names_lead(name, end):
+    url = vae_site.external(name)
+    assert url is None if end is None else url.endswith(end)
