@@ -65,4 +65,4 @@ DARK = {
 }
 html_theme_options = {"top_of_page_buttons": [], "navigation_with_keys": True, "light_css_variables": LIGHT, "dark_css_variables": DARK}
 pygments_style, pygments_dark_style = "github-light", "github-dark"
-copybutton_selector = "div.cell_input div.highlight pre, article > section div[class*='highlight-'] div.highlight pre"
+copybutton_selector = "div.cell_input pre, section > div.notranslate pre"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vae_nbdev import VAE, fit, load_mnist
 
-COLUMNS, ROWS, TRIM, SCALE = 26, 8, 3, 2  # tiles; white border pixels cut from each; pixels per pixel
+COLUMNS, ROWS, TRIM, SCALE = 24, 8, 2, 2  # tiles; white border pixels cut from each; pixels per pixel
 STOPS = np.array([[59, 91, 219], [134, 62, 201], [214, 51, 108], [232, 89, 12]], float)  # indigo, purple, red, orange
 
 
@@ -33,7 +33,7 @@ def draw(model):
     ink = tiles.reshape(ROWS, COLUMNS, side, side).permute(0, 2, 1, 3).reshape(ROWS * side, COLUMNS * side).numpy()
     place = np.linspace(0, 0.85, ink.shape[1])[None] + np.linspace(0, 0.15, ink.shape[0])[:, None]  # (H, W) in [0, 1]
     colour = np.stack([np.interp(place, np.linspace(0, 1, len(STOPS)), STOPS[:, c]) for c in range(3)], -1)
-    return np.dstack([colour, 255 * ink ** 0.8]).round().astype(np.uint8)
+    return np.dstack([colour, 255 * ink ** 1.25]).round().astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def update_notebooks(notebooks: dict, cfg: dict) -> dict[Path, str]:
 
 def readme(index: dict) -> dict[Path, str | bytes]:
     """README.md and its pictures: the index without hidden cells and without nbdev's directives."""
-    nb = nbformat.from_dict(index)
+    nb = nbformat.reads(json.dumps(index), as_version=4)
+    nb.metadata["language_info"] = {"name": "python"}  # the language of the code blocks
     cells = []
     for cell in nb.cells:
         directives = re.findall(r"^#\|\s*(.+)$", cell.source, flags=re.M) if cell.cell_type == "code" else []
@@ -75,7 +76,6 @@ def readme(index: dict) -> dict[Path, str | bytes]:
     alts = [c.metadata.pop("alt") for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
     nb.cells = cells
     exporter = MarkdownExporter()
-    exporter.register_preprocessor("nbconvert.preprocessors.ExtractOutputPreprocessor", enabled=True)
     body, resources = exporter.from_notebook_node(nb, {"unique_key": "readme", "output_files_dir": "docs/images"})
     body = re.sub(r"\]\((\w+\.ipynb)", r"](nbs/\1", body)
     for alt in alts: body = body.replace("![png]", f"![{alt}]", 1)

@@ -9,9 +9,11 @@ Three steps, in the order in which Sphinx takes them:
 """
 import ast
 import base64
+import inspect
 import io
 import json
 import math
+import pydoc
 import re
 import shutil
 import struct
@@ -112,7 +114,7 @@ def defined(code):
 
 # ------------------------------------------------------------------------------------------------- 2. one notebook
 
-HERO_SIZE, HERO_ALT = (1144, 352), "The latent plane of a VAE with two dimensions, decoded tile by tile: each digit melts into its neighbours."
+HERO_SIZE, HERO_ALT = (1152, 384), "The latent plane of a VAE with two dimensions, decoded tile by tile: each digit melts into its neighbours."
 TAGS = {"hide": "remove-cell", "default_exp": "remove-cell", "export": "remove-cell", "exporti": "remove-cell",
         "hide_input": "remove-input", "hide_output": "remove-output", ("include", "false"): "remove-cell",
         ("echo", "false"): "remove-input", ("output", "false"): "remove-output", ("code-fold", "true"): "hide-input"}
@@ -356,7 +358,7 @@ def references_page(project):
     cited = {}
     for doc, nb in project.notebooks.items():
         for text, url in citations(nb):
-            entry, year = project.bib.get(project.cites.get(url)), re.search(r"\d{4}(?=\)?$)", text)
+            entry, year = project.bib[project.cites[url]] if url in project.cites else None, re.search(r"\d{4}(?=\)?$)", text)
             if entry is None: warn(f"[{text}]({url}) is not in docs/references.bib", doc, "cite")
             elif year and (year[0] != entry.fields["year"] or authors(entry).split(",")[0].split(" and ")[0].split(" et ")[0] not in text):
                 warn(f"[{text}] does not name the author and year of its entry, {authors(entry)} ({entry.fields['year']})", doc, "cite")
@@ -479,20 +481,27 @@ PAGES = [  # the first pattern that matches; \g<0> is the whole name, \1 its las
     (r"matplotlib\.pyplot\.(\w+)", r"https://matplotlib.org/stable/api/_as_gen/\g<0>.html"),
     (r"(\w+Error|\w+Warning|KeyboardInterrupt|StopIteration)", rf"{PYTHON}/exceptions.html#\g<0>"),
     (r"(print|len|zip|range|enumerate|sorted|isinstance|getattr|hasattr|repr|super)", rf"{PYTHON}/functions.html#\g<0>"),
-    (r"(int|float|str|bytes|bool|dict|list|tuple|set)", None),
 ]
+
+
+def full_name(name):
+    "`nn.Linear(3, 4)` -> torch.nn.Linear; None for what is no name."
+    name = re.sub(r"\(.*\)$", "", name, flags=re.S)
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", name): return None
+    head, dot, rest = name.partition(".")
+    return SHORT.get(head, head) + dot + rest
 
 
 def external(name):
     "The documentation of a name of torch, numpy, matplotlib or Python, or None: `nn.Linear`, `np.exp()`, `ValueError`."
-    name = re.sub(r"\(.*\)$", "", name, flags=re.S)
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", name): return None
-    head, dot, rest = name.partition(".")
-    full = SHORT.get(name) or SHORT.get(head, head) + dot + rest
+    full = full_name(name)
+    if full is None: return None
     for pattern, url in PAGES:
-        if (match := re.fullmatch(pattern, full)) and url: return match.expand(url)
-    if dot and full.split(".")[0] in sys.stdlib_module_names: return f"{PYTHON}/{full.rpartition('.')[0]}.html#{full}"
-    return None
+        if match := re.fullmatch(pattern, full): return match.expand(url)
+    if "." not in full or full.split(".")[0] not in sys.stdlib_module_names or pydoc.locate(full) is None: return None
+    module = full.rpartition(".")[0]
+    while not inspect.ismodule(pydoc.locate(module)): module = module.rpartition(".")[0]
+    return f"{PYTHON}/{module}.html#{full}"
 
 
 # ----------------------------------------------------------------------------------------------------------- Sphinx
@@ -518,13 +527,20 @@ def translate_source(app, docname, content):
         content[0] = json.dumps(translate(json.loads(content[0]), docname, app.vae_project))
 
 
+ACCESSIBLE = {  # what docutils, Sphinx and MyST-NB write -> what a screen reader needs
+    "body": {"<dl>": '<dl role="presentation">', ' aria-label="Toggle hidden content"': ""},
+    "furo_navigation_tree": {'role="heading"': 'role="heading" aria-level="2"'}}
+
+
 def page_context(app, pagename, templatename, context, doctree):
-    "The landing page has no table of contents; every page preloads the faces that its first screen needs."
+    "No table of contents on the landing page, the faces of the first screen preloaded, roles that fit."
     if pagename == app.config.root_doc: context["furo_hide_toc"] = True
-    faces = ["fonts/source-serif-4-latin-wght-normal", "fonts/inter-latin-wght-normal"]
-    if "katex" in context.get("body", ""): faces += ["katex/fonts/KaTeX_Main-Regular", "katex/fonts/KaTeX_Math-Italic"]
+    for name, changes in ACCESSIBLE.items():
+        for old, new in changes.items(): context[name] = context.get(name, "").replace(old, new)
+    faces = [to for to in ASSETS.values() if to.startswith("fonts/")]
+    if "katex" in context["body"]: faces += ["katex/fonts/KaTeX_Main-Regular.woff2", "katex/fonts/KaTeX_Math-Italic.woff2"]
     context["metatags"] = context.get("metatags", "") + "".join(
-        f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{context["pathto"](f"_static/{face}.woff2", 1)}">' for face in faces)
+        f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{context["pathto"](f"_static/{face}", 1)}">' for face in faces)
 
 
 def copy_assets(app, exception):

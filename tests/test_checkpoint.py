@@ -203,6 +203,10 @@ def test_nothing_to_resume(tmp_path):
         train(small_vae(), out=tmp_path, resume=True)
     save(small_vae(), tmp_path / training.CHECKPOINT)
     with pytest.raises(ValueError, match="holds a model, but no run to resume"): train(small_vae(), out=tmp_path, resume=True)
+    train(small_vae(), out=tmp_path)
+    tensors, metadata = training._read(tmp_path / training.CHECKPOINT)
+    save_file(tensors | {"fc_mu.bias": torch.zeros(4)}, tmp_path / training.CHECKPOINT, metadata)
+    with pytest.raises(ValueError, match="fc_mu.bias should be"): train(small_vae(), out=tmp_path, resume=True)
     (tmp_path / training.CHECKPOINT).write_text("broken")
     with pytest.raises(ValueError, match="not a safetensors file"): train(small_vae(), out=tmp_path, resume=True)
 

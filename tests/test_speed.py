@@ -130,6 +130,21 @@ def test_bench_compares_with_all_twenty_epochs(monkeypatch):
     assert speed._scaled(iter(range(1000)), 60, 9380) == pytest.approx(9380 / 60)
 
 
+def test_summary_divides_the_baseline_by_each_contestant_trial_by_trial(monkeypatch):
+    monkeypatch.setattr(speed, "best_seconds", lambda work: 1e-3)
+    processes = {name: (8.0, "500\n") for name in speed.PROGRAMS}
+    trial = lambda train, seed, fast: {"baseline_train": train, "baseline_test": 10.0, "seed": seed, "fast": fast, "fast_loss": 100.0,
+                                       "processes": processes, "floors": speed._floors_of((100, 400, 20, 599))}
+    result = speed._summary([trial(90.0, 50.0, 4.0), trial(190.0, 50.0, 4.0), trial(30.0, 40.0, 4.0)], 20 * 469)
+    assert result["ratios"]["recipe fast"] == {"median": 25.0, "min": 10.0, "max": 50.0}
+    assert result["ratios"]["recipe seed"] == {"median": 2.0, "min": 1.0, "max": 4.0}
+    assert result["ratios"]["recipe fast, whole process"]["median"] == 12.5
+    assert result["ratio_training_alone"]["median"] == 22.5
+    assert result["ms_per_step"]["recipe fast"] == pytest.approx(4000 / (3 * 469))
+    floor = result["floors"]["fast"]["floor_ms"]
+    assert result["share_of_floor"]["recipe fast"] == pytest.approx(floor * 3 * 469 / 4000)
+
+
 @pytest.mark.parametrize("trials", [0, -1, 1.5, True, "5"])
 def test_bench_refuses_other_numbers_of_trials(trials):
     with pytest.raises(ValueError, match="trials must be a whole number of at least 1"):

@@ -6,16 +6,17 @@ __version__ = "0.1.0"
 # %% auto #0
 __all__ = ['PUBLIC']
 
-# %% ../nbs/99_package.ipynb #709f0d98
+# %% ../nbs/99_package.ipynb #f764eabf
 PUBLIC = {
     "data": "load_mnist load_dataset unpack_mnist binarize BatchLoader check_images split_data bernoulli_entropy",
-    "elbo": "ppca_log_evidence ppca_posterior gaussian_elbo gaussian_kl",
+    "elbo": "gaussian_elbo gaussian_kl expected_log_likelihood ppca_log_evidence ppca_posterior ppca_maximum_likelihood",
     "reparameterization": "reparameterize pathwise_gradient score_function_gradient",
     "loss": "kl_divergence reconstruction_loss loss_function nats_to_bits bits_per_dim",
     "model": "VAE",
     "training": "fit evaluate save load choose_device RECIPES",
-    "visualization": "plot_losses plot_reconstructions plot_samples plot_latent_space plot_manifold "
-                     "plot_interpolation generate_samples",
+    "visualization": "plot_losses plot_reconstructions plot_reconstruction_history plot_samples plot_latent_space "
+                     "plot_manifold plot_interpolation plot_grid generate_samples reconstruct interpolate",
+    "speed": "bench print_bench",
 }
 
 # %% ../nbs/99_package.ipynb #b1a3c486

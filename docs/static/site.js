@@ -10,9 +10,9 @@ const reach = () => document.querySelectorAll(scrollers).forEach(box => {
 addEventListener("load", reach);
 addEventListener("resize", reach);
 document.fonts.ready.then(reach);
-if (window.Search?.htmlToText) {
+if (typeof Search !== "undefined") {
   const plain = Search.htmlToText;
-  Search.htmlToText = (html, anchor) => plain(html.replace(/<span class="katex-mathml">[\s\S]*?<\/math><\/span>/g, ""), anchor);
+  Search.htmlToText = (html, anchor) => plain(html.replace(/<span class="katex-mathml">[\s\S]*?<\/math><\/span>/g, ""), anchor && "#" + CSS.escape(anchor.slice(1)));
 }
 // The drawers of a narrow screen, and the folds of the sidebar, are labels of hidden checkboxes: let the keyboard press them.
 document.querySelectorAll("label[for^='__'], .sidebar-tree label").forEach(label => {
