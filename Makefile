@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/mnist
+NODE := docs/node_modules/.package-lock.json
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
 
 .PHONY: help install train test notebooks export readme docs serve clean
@@ -21,7 +22,7 @@ install: .venv/installed  ## make .venv with the package, editable, and what dev
 train: .venv/installed  ## train a VAE on MNIST, draw its pictures (a second time: show the result)
 	$(BIN)/vae-nbdev train --recipe fast --out $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
 
-test: .venv/installed  ## run everything that tests
+test: .venv/installed $(if $(shell command -v npm),$(NODE))  ## run everything that tests
 	$(BIN)/python -m pytest
 
 notebooks: .venv/installed  ## execute all notebooks in place, then clean them
@@ -33,6 +34,19 @@ export: .venv/installed  ## write the package from the notebooks
 
 readme: .venv/installed  ## write README.md, and the Colab links, from nbs/index.ipynb and settings.ini
 	$(BIN)/python docs/readme.py
+
+docs: .venv/installed $(NODE)  ## build the site in docs/_build/html
+	@mkdir -p docs/_build/src
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -d docs/_build/doctrees docs/_build/src docs/_build/html
+
+serve: .venv/installed $(NODE)  ## show the site, and rebuild it on change
+	@mkdir -p docs/_build/src
+	$(BIN)/sphinx-autobuild -c docs -d docs/_build/doctrees --watch nbs --watch docs --watch vae_nbdev --ignore "*/docs/_build/*" docs/_build/src docs/_build/html
+
+$(NODE): docs/package.json docs/package-lock.json
+	@command -v npm >/dev/null || { echo "The site needs Node.js 18 or later and its npm: install it from nodejs.org or your system's packages." >&2; exit 1; }
+	npm ci --silent --prefix docs
+	@touch $@
 
 clean:  ## remove what the other commands made
 	rm -rf .venv build dist *.egg-info docs/_build docs/node_modules .pytest_cache .hypothesis

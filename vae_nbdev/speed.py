@@ -105,7 +105,7 @@ def spread(
     "What to report of repeated measurements."
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
-# %% ../nbs/31_speed.ipynb #9233e595
+# %% ../nbs/31_speed.ipynb #68a615b9
 def affine_maps(
     sizes: tuple[int, ...],   # B, encoder inputs K, hidden units H, latent dimensions Z, decoder outputs P
 ) -> list[tuple[int, int]]:   # inputs and outputs of the four affine maps; the heads count as one
@@ -113,8 +113,9 @@ def affine_maps(
     _, K, H, Z, P = sizes
     return [(K, H), (H, 2 * Z), (Z, H), (H, P)]
 
+# %% ../nbs/31_speed.ipynb #80f7166d
 def step_flops(
-    sizes: tuple[int, ...],   # B, K, H, Z, P
+    sizes: tuple[int, ...],  # B, K, H, Z, P
 ) -> int:                     # floating-point operations of the matrix products of one training step
     "Matrix products forwards and backwards, Eq. (31.2)."
     maps, B = affine_maps(sizes), sizes[0]
@@ -129,10 +130,10 @@ def step_bytes(
     parameters = sum(i * o + o for i, o in affine_maps(sizes))
     return 4 * (10 * parameters + 2 * B * (P if K == P else K + P))
 
-# %% ../nbs/31_speed.ipynb #dc392f16
+# %% ../nbs/31_speed.ipynb #8cd28981
 def best_seconds(
     work: Callable[[], object],  # what to time
-    seconds: float = 0.15,       # how long to repeat it
+    seconds: float = 0.2,        # how long to repeat it
 ) -> float:                      # its shortest time
     "The least disturbed of many repetitions."
     best, stop = float("inf"), time.perf_counter() + seconds
@@ -142,7 +143,7 @@ def best_seconds(
         best = min(best, time.perf_counter() - start)
     return best
 
-# %% ../nbs/31_speed.ipynb #2e81c29d
+# %% ../nbs/31_speed.ipynb #6a829d4d
 def matmul_rate(
     m: int, k: int, n: int,                # (m, k) @ (k, n)
     dtype: torch.dtype = torch.float32,    # of the numbers
@@ -151,6 +152,7 @@ def matmul_rate(
     a, b, out = torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype), torch.empty(m, n, dtype=dtype)
     return 2 * m * k * n / best_seconds(lambda: torch.mm(a, b, out=out))
 
+# %% ../nbs/31_speed.ipynb #df9f4ab4
 def copy_rate(
     words: int,   # how many float32 numbers to copy
 ) -> float:       # bytes per second, read and written
@@ -169,7 +171,7 @@ def floors(
     return {"gflops_per_s": flops / 1e9, "gbytes_per_s": moved / 1e9, "arithmetic_ms": arithmetic,
             "memory_ms": memory, "floor_ms": arithmetic + memory}
 
-# %% ../nbs/31_speed.ipynb #ac2a4589
+# %% ../nbs/31_speed.ipynb #0599da91
 def machine() -> dict:  # processor, cores, threads, instruction set, versions
     "What a measurement depends on."
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
@@ -178,6 +180,7 @@ def machine() -> dict:  # processor, cores, threads, instruction set, versions
             "threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability(),
             "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
 
+# %% ../nbs/31_speed.ipynb #bcbcddc7
 def _cpuinfo():
     "The lines of Linux's description of the processor; none elsewhere."
     path = Path("/proc/cpuinfo")
@@ -199,18 +202,20 @@ def seeds_of(
         losses.append(evaluate(model, test, passes=3)["loss"])
     return losses
 
-# %% ../nbs/31_speed.ipynb #502d9b45
+# %% ../nbs/31_speed.ipynb #fcfa25bd
 PROGRAMS = {  # whole processes, from the command to ...
     "import torch": "import torch",
     "import vae_nbdev.training": "import vae_nbdev.training",
     "first step": "from vae_nbdev.speed import first_step; first_step()",
     "trained model": "from vae_nbdev.speed import whole_run; whole_run()"}
 
+# %% ../nbs/31_speed.ipynb #71e89ca7
 def first_step() -> None:
     "Load the images, prepare the fast recipe, make one step."
     images, _ = load_mnist("train")
     HandStep(VAE(), images, start="data")(torch.arange(128), 1e-3, torch.Generator().manual_seed(0))
 
+# %% ../nbs/31_speed.ipynb #45eaa5c1
 def whole_run() -> None:
     "Load the images, train with the fast recipe, and print the peak memory in megabytes."
     import resource
@@ -228,13 +233,14 @@ def process_seconds(
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return time.perf_counter() - start, done.stdout
 
-# %% ../nbs/31_speed.ipynb #c23de50a
+# %% ../nbs/31_speed.ipynb #a0549bbc
 def _scaled(loop, steps, total):
     "Seconds for a number of steps in all, from a part of them."
     start = time.perf_counter()
     for _ in range(steps): next(loop)
     return (time.perf_counter() - start) * total / steps
 
+# %% ../nbs/31_speed.ipynb #ed0160ac
 def _seed_recipe(images):
     "Steps of the recipe `seed`, without end."
     options, noise = RECIPES["seed"], torch.Generator().manual_seed(0)
@@ -243,9 +249,14 @@ def _seed_recipe(images):
         for index in loader.order().split(loader.batch_size): yield step(index, options["lr"], noise)
         loader.epoch += 1
 
-# %% ../nbs/31_speed.ipynb #5f59afca
-def _trial(parts, images, test, seed):
-    "One trial: the parts, the fast recipe in full, the parts again."
+# %% ../nbs/31_speed.ipynb #50100868
+def _floors_of(sizes):
+    "The floors of the seed's step and of the fast recipe's."
+    return {"seed": floors((128, 784, 400, 20, 784)), "fast": floors((128, *sizes))}
+
+# %% ../nbs/31_speed.ipynb #7f55be19
+def _trial(parts, images, test, sizes, seed):
+    "One trial: the parts, the fast recipe in full, the parts again; then floors and whole processes."
     around = [{name: _scaled(*part) for name, part in parts.items()}]
     model, start = VAE(), time.perf_counter()
     fit(model, images, recipe="fast", seed=seed, progress=False)
@@ -254,9 +265,9 @@ def _trial(parts, images, test, seed):
         around.append({name: _scaled(*part) for name, part in parts.items()})
     means = {name: statistics.mean(a[name] for a in around) for name in parts}
     return {**means, "fast": seconds, "fast_loss": evaluate(model, test, passes=3)["loss"],
-            "processes": {name: process_seconds(code) for name, code in PROGRAMS.items()}}
+            "floors": _floors_of(sizes), "processes": {name: process_seconds(code) for name, code in PROGRAMS.items()}}
 
-# %% ../nbs/31_speed.ipynb #b5a159e3
+# %% ../nbs/31_speed.ipynb #278e38cc
 def bench(
     trials: int = 5,        # interleaved trials
     full: bool = False,     # run all 20 epochs of the baseline and of the recipe `seed`, instead of a part?
@@ -275,14 +286,15 @@ def bench(
                  "baseline_test": (seed_testing(model, test_loader), test_part, tests),
                  "seed": (_seed_recipe(images), part, train)}
         for loop, _, _ in parts.values(): next(loop)  # preparation
-        results = [_trial(parts, images, test, seed) for seed in range(trials)]
+        sizes = HandStep(VAE(), images, start="data").sizes
+        results = [_trial(parts, images, test, sizes, seed) for seed in range(trials)]
     what = "in full" if full else f"from 2 x {part} training steps and 2 x {test_part} test batches a trial, scaled to {SEED_EPOCHS} epochs"
-    return _summary(results, HandStep(VAE(), images, start="data").sizes, train) | {"baseline": what, "machine": machine()}
+    return _summary(results, train) | {"baseline": what, "machine": machine()}
 
-# %% ../nbs/31_speed.ipynb #ddd01eb4
-def _summary(results, sizes, train):
-    "Ratios, floors and medians of the trials."
-    floor = {"seed": floors((128, 784, 400, 20, 784)), "fast": floors((128, *sizes))}
+# %% ../nbs/31_speed.ipynb #9e844a6b
+def _summary(results, train):
+    "Ratios and medians of the trials, and the lowest floors that were seen."
+    floor = {kind: min((r["floors"][kind] for r in results), key=lambda f: f["floor_ms"]) for kind in ("seed", "fast")}
     processes = {name: spread([r["processes"][name][0] for r in results]) for name in PROGRAMS}
     seconds = {"baseline": [r["baseline_train"] + r["baseline_test"] for r in results],
                "baseline, training passes alone": [r["baseline_train"] for r in results],
