@@ -211,6 +211,15 @@ def test_nothing_to_resume(tmp_path):
     with pytest.raises(ValueError, match="not a safetensors file"): train(small_vae(), out=tmp_path, resume=True)
 
 
+def test_checkpoint_without_its_tensors_is_refused(tmp_path):
+    train(small_vae(), out=tmp_path, epochs=2)
+    path = tmp_path / training.CHECKPOINT
+    tensors, metadata = training._read(path)
+    for lost in ("random/state", "optimizer/value/0", "optimizer/step/3"):
+        training._write(path, {k: v for k, v in tensors.items() if k != lost}, metadata)
+        with pytest.raises(ValueError, match="is damaged: it does not hold all"): train(small_vae(), out=tmp_path, resume=True)
+
+
 def test_loss_that_explodes_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     after_two, _ = train(small_vae(), epochs=2)
     calls, gradient = [], training.elbo_gradient

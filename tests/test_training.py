@@ -216,6 +216,7 @@ def test_adam_of_the_flat_vectors_is_plain_adam():
 ODD_IMAGES = {
     "black": torch.zeros(20, 16), "white": torch.ones(20, 16), "grey": torch.full((20, 16), 0.3), "one": torch.rand(1, 16),
     "binary": torch.rand(50, 16).round(), "half black": torch.cat([torch.zeros(30, 8), torch.rand(30, 8)], 1),
+    "half dim": torch.cat([torch.full((30, 8), 3e-4), torch.rand(30, 8)], 1),  # eight pixels are not live, and cost something
 }
 
 

@@ -489,7 +489,7 @@ def load(
     model.load_state_dict(weights, assign=True)
     return model.to(device)
 
-# %% ../nbs/06_training.ipynb #2fbd14b0
+# %% ../nbs/06_training.ipynb #86f17863
 def _step_state(step):
     "The tensors of a step that its next call depends on, by name."
     state = {}
@@ -503,8 +503,8 @@ def _restore_step(step, tensors):
     "Put a step where `_step_state` left it."
     for i, p in enumerate(p for layer in step.layers for p in layer):
         found = {name.split("/")[1]: t.to(p.device) for name, t in tensors.items() if name.startswith("optimizer/") and name.endswith(f"/{i}")}
-        p.copy_(found.pop("value"))
-        step.optimizer.state[p] = found
+        p.copy_(found["value"])
+        step.optimizer.state[p] = {key: found[key] for key in ("step", "exp_avg", "exp_avg_sq")}
     if "centre/value" in tensors: step.centre.copy_(tensors["centre/value"]), step.count.copy_(tensors["centre/count"])
     step.write_back()
 
@@ -517,7 +517,7 @@ def _save_checkpoint(folder, step, generator, history, options):
     text = {"history": json.dumps(history), "options": json.dumps(options)}
     _write(folder / CHECKPOINT, tensors, _model_metadata(step.model) | text)
 
-# %% ../nbs/06_training.ipynb #089aef23
+# %% ../nbs/06_training.ipynb #694da068
 def _load_checkpoint(folder, step, generator, options):
     "Put step, model and noise where the checkpoint left them; give back its history."
     path = folder / CHECKPOINT
@@ -527,8 +527,11 @@ def _load_checkpoint(folder, step, generator, options):
     if "options" not in metadata: raise ValueError(f"{str(path)!r} holds a model, but no run to resume")
     _refuse_another_run(path, json.loads(metadata["options"]), options)
     load(path)  # refuses tensors that do not fit the configuration
-    _restore_step(step, tensors)
-    generator.set_state(tensors["random/state"])
+    try:
+        _restore_step(step, tensors)
+        generator.set_state(tensors["random/state"])
+    except (KeyError, RuntimeError):
+        raise ValueError(f"{str(path)!r} is damaged: it does not hold all that the run needs to go on") from None
     return json.loads(metadata["history"])
 
 # %% ../nbs/06_training.ipynb #9eb291e8
