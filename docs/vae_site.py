@@ -26,7 +26,6 @@ from pathlib import Path
 from docutils import nodes
 from pybtex.database import parse_file
 from sphinx import addnodes
-from sphinx.errors import ConfigError
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class Project:
         self.root = Path(root)
         ini = ConfigParser(delimiters=["="])
         if not ini.read(self.root / "settings.ini", encoding="utf-8"):
-            raise ConfigError(f"no settings.ini in {self.root}")
+            raise SystemExit(f"no settings.ini in {self.root}")
         self.ini = ini["DEFAULT"]
         self.lib, self.nbs = self.ini["lib_name"], self.root / self.ini["nbs_path"]
         self.blob = f"{self.ini['git_url']}/blob/{self.ini['branch']}"
@@ -114,7 +113,6 @@ def defined(code):
 
 # ------------------------------------------------------------------------------------------------- 2. one notebook
 
-HERO_SIZE, HERO_ALT = (1152, 384), "The latent plane of a VAE with two dimensions, decoded tile by tile: each digit melts into its neighbours."
 TAGS = {"hide": "remove-cell", "default_exp": "remove-cell", "export": "remove-cell", "exporti": "remove-cell",
         "hide_input": "remove-input", "hide_output": "remove-output", ("include", "false"): "remove-cell",
         ("echo", "false"): "remove-input", ("output", "false"): "remove-output", ("code-fold", "true"): "hide-input"}
@@ -196,20 +194,18 @@ def translate(nb, docname, project):
         head = cells[0]["source"]
         if not BADGE.search(head): warn("the first cell has no Colab badge", docname, "badge")
         cells[0] = {**cells[0], "source": f"{eyebrow}\n\n" + BADGE.sub(lambda _: buttons, head)}
-    if docname == "index":
-        cells[0]["source"] = BADGE.sub(lambda _: hero(project), cells[0]["source"])
     for cell in cells:
         if cell["cell_type"] == "markdown": cell["source"] = BADGE.sub("", cell["source"])
-    if docname == "index": cells.append(markdown_cell(contents(project), "contents"))
+    if docname == "index": cells = landing_cells(cells, project)
     return {**nb, "cells": cells}
 
 
-def hero(project):
-    "The landing page's way in and its picture (docs/hero.py made it)."
-    first = next(iter(project.chapters))
-    return f"""<nav class="chapter-links" aria-label="Begin"><a class="start" href="{first}.html">Start with chapter 1</a>
-<a class="colab" href="{project.colab}/{project.ini["nbs_path"]}/{first}.ipynb">Open it in Colab</a><a class="source" href="{project.ini["git_url"]}">Source on GitHub</a></nav>
-<figure class="hero"><img src="_static/hero.webp" width="{HERO_SIZE[0]}" height="{HERO_SIZE[1]}" alt="{HERO_ALT}"><figcaption>{HERO_ALT}</figcaption></figure>"""
+def landing_cells(cells, project):
+    "The landing page: docs/landing.md below the subtitle, in place of the notebook's first picture; at the end the site's contents."
+    intro = (project.root / "docs" / "landing.md").read_text("utf-8").replace("COLAB", project.colab).replace("GIT", project.ini["git_url"])
+    picture = next((c for c in cells if any("image/png" in o.get("data", {}) for o in c.get("outputs", []))), None)
+    head = {**cells[0], "source": BADGE.sub("", cells[0]["source"]) + "\n\n" + intro}
+    return [head, *(c for c in cells[1:] if c is not picture), markdown_cell(contents(project), "contents")]
 
 
 def contents(project):
@@ -388,12 +384,11 @@ def finish(app, doctree):
     "Notes, equation numbers, references to them, links of names, on one parsed page."
     docname, project = app.env.docname, app.vae_project
     for quote in list(doctree.findall(nodes.block_quote)):
-        first = quote[0][0] if len(quote) and isinstance(quote[0], nodes.paragraph) and len(quote[0]) else None
+        words = inline(quote)
         before = quote.parent[quote.parent.index(quote) - 1] if quote.parent.index(quote) else None
-        if isinstance(first, nodes.strong) and first.astext() in NOTES:
-            quote[0].remove(first)
-            if isinstance(quote[0][0], nodes.Text): quote[0].replace(quote[0][0], nodes.Text(quote[0][0].lstrip()))
-            quote.replace_self(NOTES[first.astext()]("", *quote.children))
+        if words and isinstance(words[0], nodes.strong) and words[0].astext() in NOTES:
+            paragraph = nodes.paragraph("", "", *([nodes.Text(words[1].lstrip())] if isinstance(words[1], nodes.Text) else words[1:2]), *words[2:])
+            quote.replace_self(NOTES[words[0].astext()]("", paragraph, *quote.children[1:]))
         elif isinstance(before, nodes.title) and isinstance(before.parent.parent, nodes.document):
             quote[0]["classes"].append("subtitle")
             quote.replace_self(quote.children)
@@ -407,13 +402,18 @@ def finish(app, doctree):
         if key := project.cites.get(reference.get("refuri")): reference["reftitle"] = f"{authors(project.bib[key])}: {project.bib[key].fields['title']}"
 
 
+def inline(block):
+    "What the first paragraph of a block holds; the parser begins it with an empty text."
+    return [n for n in block[0].children if n.astext()] if len(block) and isinstance(block[0], nodes.paragraph) else []
+
+
 def landing(doctree):
     "Classes for the stylesheet: the map of chapters is a table of links to them, the ways in a list with bold beginnings."
     next(iter(doctree.findall(nodes.section)))["classes"].append("landing")
     for table in doctree.findall(nodes.table):
         if sum(r["reftarget"][:1].isdigit() for r in table.findall(addnodes.pending_xref)) > 2: table["classes"].append("chapter-map")
     for items in doctree.findall(nodes.bullet_list):
-        if all(isinstance(item[0][0], nodes.strong) for item in items): items["classes"].append("ways")
+        if all(inline(item) and isinstance(inline(item)[0], nodes.strong) for item in items): items["classes"].append("ways")
 
 
 def within(node, *kinds):
@@ -516,9 +516,9 @@ def prepare(app, config):
     "Before anything is read: the tools are there."
     modules = Path(app.confdir) / "node_modules"
     if shutil.which("node") is None:
-        raise ConfigError("The site's equations are rendered with node, which is not installed: install Node.js 18 or newer (on Debian: apt-get install nodejs npm).")
+        raise SystemExit("The site's equations are rendered with node, which is not installed: install Node.js 18 or newer (on Debian: apt-get install nodejs npm).")
     if not (modules / "katex").exists():
-        raise ConfigError("The site's KaTeX and typefaces are not installed: run `npm ci --prefix docs` (`make docs` does).")
+        raise SystemExit("The site's KaTeX and typefaces are not installed: run `npm ci --prefix docs` (`make docs` does).")
     app.vae_project = Project(config.site_root or Path(app.confdir).parent)
 
 

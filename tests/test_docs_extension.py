@@ -58,31 +58,38 @@ SECOND = [text(f"# Two\n> The second\n\n{BADGE}\n\n$$ c = d \\tag{{2.1}} $$\n\nF
 FIRST.append(text("## A heading\n\nThe end."))
 
 
-@pytest.fixture
-def book(tmp_path):
-    "Write a project with the two chapters, changed or not, and build it."
-    def write(first=FIRST, second=SECOND, bib="author = {Author, Ann}, title = {A Title}, year = {2001}, url = {https://arxiv.org/abs/0000.00001}"):
-        index = [text("# Book\n> A small one\n\n" + BADGE + "\n\nWords.")]
-        (tmp_path / "nbs").mkdir(); (tmp_path / "pkg").mkdir(); (tmp_path / "docs/pages").mkdir(parents=True); (tmp_path / "src").mkdir()
-        for name, cells in (("index", index), ("01_one", first), ("02_two", second)):
-            (tmp_path / f"nbs/{name}.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
-        (tmp_path / "pkg/one.py").write_text(MODULE)
-        (tmp_path / "pkg/__init__.py").write_text('PUBLIC = {"one": "scale Box"}\n')
-        (tmp_path / "docs/references.bib").write_text(f"@misc{{a, {bib}}}")
-        (tmp_path / "docs/pages/glossary.md").write_text("# Symbols\n\nNone.")
-        (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = pkg\nnbs_path = nbs\nuser = me\nrepo = pkg\nbranch = main\n"
-                                               "git_url = https://github.com/me/pkg\ntst_flags = slow\n")
-        return vae_site.Project(tmp_path)
-    return write
+def write(folder, first, second, bib):
+    "A project of two chapters."
+    for name in ("nbs", "pkg", "docs/pages", "src"): (folder / name).mkdir(parents=True)
+    kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    for name, cells in (("index", [text("# Book\n> A small one\n\n" + BADGE + "\n\nWords.")]), ("01_one", first), ("02_two", second)):
+        (folder / f"nbs/{name}.ipynb").write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    (folder / "pkg/one.py").write_text(MODULE)
+    (folder / "pkg/__init__.py").write_text('PUBLIC = {"one": "scale Box"}\n')
+    (folder / "docs/references.bib").write_text(bib)
+    (folder / "docs/pages/glossary.md").write_text("# Symbols\n\nNone.")
+    (folder / "settings.ini").write_text("[DEFAULT]\nlib_name = pkg\nnbs_path = nbs\nuser = me\nrepo = pkg\nbranch = main\n"
+                                         "git_url = https://github.com/me/pkg\ntst_flags = slow\n")
 
 
-def build(folder):
-    "Build the written book; return what Sphinx complained of and the pages."
+def build(folder, *book):
+    "Write and build a book; return what Sphinx complained of and the pages."
     if not shutil.which("node") or not (ROOT / "docs/node_modules/katex").exists(): pytest.skip("KaTeX is missing: npm ci --prefix docs")
+    write(folder, *book)
     done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-c", ROOT / "docs", "-D", f"site_root={folder}", folder / "src", folder / "html"],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr, {p.stem: bs4.BeautifulSoup(p.read_text("utf-8"), "html.parser") for p in (folder / "html").rglob("*.html")}
+
+
+BIB = "@misc{a, author = {Author, Ann}, title = {A Title}, year = {2001}, url = {https://arxiv.org/abs/0000.00001}}"
+WRONG = [text("See Eq. (9.9)."), text("$$ e = f \\tag{1.1} $$"), code("plot()", FIGURE), code("#| hidden\nx = 1"), text("[Nobody (1999)](https://example.org/paper)"),
+         text("[Author (2002)](https://arxiv.org/abs/0000.00001)"), text("[gone](03_gone.ipynb)")]
+
+
+@pytest.fixture(scope="module")
+def complaints(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("wrong"), FIRST, SECOND + WRONG, BIB + "@misc{b, author = {B, C}, title = {U}, year = {2002}, url = {https://u}}")[0]
 
 
 def test_directives_leave_the_code():
@@ -90,9 +97,8 @@ def test_directives_leave_the_code():
     assert found == {"exports": "", "fig-alt": "two: curves"} and rest == "x = 1  #| not one\n"
 
 
-def test_a_clean_book_builds_without_a_word_and_links_everything(book, tmp_path):
-    book()
-    complaints, pages = build(tmp_path)
+def test_a_clean_book_builds_without_a_word_and_links_everything(tmp_path):
+    complaints, pages = build(tmp_path, FIRST, SECOND, BIB)
     assert complaints.strip() == ""
     one, two, api = pages["01_one"], pages["02_two"], pages["one"]
     assert [p.get_text().rstrip() for p in one.select(".cell_input pre")] == [
@@ -108,28 +114,16 @@ def test_a_clean_book_builds_without_a_word_and_links_everything(book, tmp_path)
     assert one.select_one("p.exported a[href='api/one.html#module-pkg.one']") and one.select_one("#src-scale")
     assert one.select_one("a.download")["href"] == "_sources/01_one.ipynb" and one.select_one("a.colab")["href"].endswith("/me/pkg/blob/main/nbs/01_one.ipynb")
     assert "A Title" in one.select_one("a[href*='0000.00001']")["title"] and "Cited in" in pages["references"].get_text()
-    words = api.article.get_text(" ")
+    words = " ".join(api.article.get_text(" ").split())
     assert "pixels, (B, D)" in words and "x times by" in words and "by must be positive, not …" in words and "what scale raises" in words
     assert api.select_one("a[href='../01_one.html#src-scale']") and api.select_one("a[href='https://github.com/me/pkg/blob/main/pkg/one.py#L3-L9']")
 
 
-@pytest.mark.parametrize("wrong, complaint", [
-    (text("See Eq. (9.9)."), "eq-9-9"),
-    (text("$$ e = f \\tag{1.1} $$"), r"numbered twice"),
-    (code("plot()", FIGURE), "fig-alt"),
-    (code("#| hidden\nx = 1"), "unknown directive"),
-    (text("[Nobody (1999)](https://example.org/paper)"), "not in docs/references.bib"),
-    (text("[Author (2002)](https://arxiv.org/abs/0000.00001)"), "author and year"),
-    (text("[gone](03_gone.ipynb)"), "03_gone"),
-])
-def test_what_is_wrong_is_said(book, tmp_path, wrong, complaint):
-    book(second=[*SECOND, wrong])
-    assert re.search(complaint, build(tmp_path)[0])
-
-
-def test_an_idle_entry_is_said(book, tmp_path):
-    book(bib="author = {Author, Ann}, title = {T}, year = {2001}, url = {https://arxiv.org/abs/0000.00001}}\n@misc{b, author = {B, C}, title = {U}, year = {2002}, url = {https://u}")
-    assert "no chapter cites b" in build(tmp_path)[0]
+@pytest.mark.parametrize("complaint", ["undefined label: 'eq-9-9'", "equation (1.1) is numbered twice", "'#| fig-alt: what it shows' in: 'plot()'",
+    "unknown directive '#| hidden'", "[Nobody (1999)](https://example.org/paper) is not in docs/references.bib",
+    "[Author (2002)] does not name the author and year of its entry", "'03_gone.ipynb'", "no chapter cites b (https://u)"])
+def test_what_is_wrong_is_said(complaints, complaint):
+    assert complaint in complaints
 
 
 def test_without_node_one_sentence_says_so(tmp_path):

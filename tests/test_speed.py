@@ -167,6 +167,14 @@ def test_process_seconds_runs_a_fresh_interpreter():
         speed.process_seconds("raise SystemExit(3)")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_that_of_the_process_and_not_of_its_parent():
+    ballast = torch.ones(200 * 2**18)  # 200 MB, held here
+    _, printed = speed.process_seconds(f"import {speed.__name__} as s; print(s.peak_memory_mb())")
+    _, more = speed.process_seconds("import torch, vae_nbdev.speed as s; x = torch.ones(300 * 2**18); print(s.peak_memory_mb())")
+    assert ballast.sum() > 0 and 250 < float(more) - float(printed) < 400
+
+
 def test_fast_recipe_reaches_the_target(mnist):
     model = VAE()
     fit(model, mnist["train"], recipe="fast", seed=7, progress=False)
