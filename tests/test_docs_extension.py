@@ -67,6 +67,7 @@ def write(folder, first, second, bib):
     (folder / "pkg/one.py").write_text(MODULE)
     (folder / "pkg/__init__.py").write_text('PUBLIC = {"one": "scale Box"}\n')
     (folder / "docs/references.bib").write_text(bib)
+    (folder / "docs/landing.md").write_text("Welcome. [Colab](COLAB/nbs/01_one.ipynb)")
     (folder / "docs/pages/glossary.md").write_text("# Symbols\n\nNone.")
     (folder / "settings.ini").write_text("[DEFAULT]\nlib_name = pkg\nnbs_path = nbs\nuser = me\nrepo = pkg\nbranch = main\n"
                                          "git_url = https://github.com/me/pkg\ntst_flags = slow\n")

@@ -148,6 +148,7 @@ def test_readme_and_colab_links_are_current():
 
 def test_relative_links_resolve(notebooks):
     pages = {p: p.read_text(encoding="utf-8") for p in tracked_files() if p.suffix == ".md"}
+    pages.pop(ROOT / "docs/landing.md", None)  # a template: the site's tests follow its links once they are filled in
     pages |= {ROOT / f"nbs/{n}.ipynb": "\n".join(sources(nb, "markdown")) for n, nb in notebooks.items()}
     broken = []
     for page, text in pages.items():
