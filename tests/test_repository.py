@@ -67,7 +67,7 @@ def test_notebook_reads_as_a_lesson(name, notebooks):
     lines = sorted(map(length, code))
     assert statistics.median(length(c) for c in code if not c.startswith("#| export")) <= 5
     assert lines[int(0.9 * (len(lines) - 1))] <= 15 and lines[-1] <= 40
-    assert len(text) >= len(code) / 2
+    assert len(text) >= len(code) / 3
     levels = [len(m[1]) for t in text for m in re.finditer(r"^(#+) ", re.sub(r"```.*?```", "", t, flags=re.S), flags=re.M)]
     assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in zip(levels, levels[1:]))
 
