@@ -147,7 +147,8 @@ def test_unknown_options_exit_with_2(tmp_path):
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     process = subprocess.Popen([COMMAND, *TRAIN, "--epochs", "50", "--out", "run"], cwd=tmp_path, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+                               stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a job in the background ignores it
     while not list((tmp_path / "run").glob("checkpoint*.safetensors")) and process.poll() is None: time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
