@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['RECIPES', 'FORMAT', 'CHECKPOINT', 'HISTORY', 'elbo_terms', 'make_optimizer', 'train_step', 'AutogradStep',
            'train_epoch', 'Buffers', 'elbo_gradient', 'Coordinates', 'principal_coordinates', 'start_from_data',
-           'HandStep', 'make_step', 'learning_rates', 'choose_device', 'evaluate', 'make_folder', 'save', 'load', 'fit']
+           'bfloat16_product', 'last_layer_product', 'as_graph', 'HandStep', 'make_step', 'learning_rates',
+           'choose_device', 'evaluate', 'make_folder', 'save', 'load', 'fit']
 
-# %% ../nbs/06_training.ipynb #dd3bdc30
+# %% ../nbs/06_training.ipynb #371cdbe3
 import json
 import math
 import os
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,13 +37,19 @@ def elbo_terms(
     logits, mu, log_var = model.forward_logits(x, generator)  # (B, D), (B, Z), (B, Z)
     return reconstruction_loss(logits, x, from_logits=True), kl_divergence(mu, log_var)
 
-# %% ../nbs/06_training.ipynb #59103084
+# %% ../nbs/06_training.ipynb #3db10aaf
+def _adam_memory(p):
+    "What Adam remembers of a parameter, under torch's names."
+    return {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+
+# %% ../nbs/06_training.ipynb #5e49873a
 def make_optimizer(
-    layers: list[list[Tensor]],          # parameters, in groups that share a learning rate
-    betas: tuple[float, float] = (0.9, 0.999),  # decay of the two running means
-) -> torch.optim.Optimizer:              # Adam, its update one fused kernel
+    parameters: list[Tensor],  # what to train
+) -> torch.optim.Optimizer:    # Adam, its update one fused kernel
     "Adam with the constants of Kingma and Ba (2015), algorithm 1; the learning rate is set before each step."
-    return torch.optim.Adam([{"params": layer} for layer in layers], betas=betas, fused=True)
+    optimizer = torch.optim.Adam(parameters, fused=True)
+    for p in parameters: optimizer.state[p] = _adam_memory(p)
+    return optimizer
 
 # %% ../nbs/06_training.ipynb #73197061
 def train_step(
@@ -58,7 +66,7 @@ def train_step(
     optimizer.step()
     return terms.detach()
 
-# %% ../nbs/06_training.ipynb #b740814f
+# %% ../nbs/06_training.ipynb #d08503c0
 class AutogradStep:
     "Training steps of any model that has `forward_logits`, the gradient by autograd."
     def __init__(
@@ -66,8 +74,7 @@ class AutogradStep:
         model: nn.Module,  # the model to train, in place
         images: Tensor,    # training images on the model's device, (N, ...)
     ):
-        self.model, self.images, self.layers = model, images, [list(model.parameters())]
-        self.optimizer = make_optimizer(self.layers)
+        self.model, self.images, self.optimizer = model, images, make_optimizer(list(model.parameters()))
 
     def __call__(
         self,
@@ -78,6 +85,10 @@ class AutogradStep:
         "One step on the images of the index."
         for group in self.optimizer.param_groups: group["lr"] = rate
         return train_step(self.model, self.optimizer, self.images.index_select(0, index), generator)
+
+    def memory(self) -> list[dict[str, Tensor]]:  # for each parameter its value, step, exp_avg and exp_avg_sq
+        "What the next step depends on."
+        return [{"value": p.detach(), **memory} for p, memory in self.optimizer.state.items()]
 
     def write_back(self) -> None:
         "Nothing to do: the model's own parameters are trained."
@@ -100,7 +111,7 @@ def train_epoch(
     loader.epoch += 1
     return terms.cpu().double().sum(0) / images
 
-# %% ../nbs/06_training.ipynb #b64ea84c
+# %% ../nbs/06_training.ipynb #f703f13f
 class Buffers:
     "Memory for one step on B images: every tensor that the step writes."
     def __init__(
@@ -109,86 +120,91 @@ class Buffers:
         sizes: tuple[int, ...],    # B, inputs of the encoder K, hidden units H, latent dimensions Z, outputs P
     ):
         B, K, H, Z, P = sizes
-        new = like.new_empty
-        self.c, self.x, self.logits = new(B, K), new(B, P), new(B, P)
-        self.h, self.k, self.k_centred, self.d_hidden = new(B, H), new(B, H), new(B, H), new(B, H)
-        self.code, self.d_code = new(B, 2 * Z), new(B, 2 * Z)
-        self.eps, self.std, self.z, self.d_z = new(B, Z), new(B, Z), new(B, Z), new(B, Z)
-        self.ones = like.new_ones(B)
+        new, ones = like.new_empty, like.new_ones
+        self.c, self.x, self.logits, self.softplus = new(B, K), new(B, P), new(B, P), new(B, P)
+        self.h1, self.k1, self.k1_centred, self.z1 = ones(B, H + 1), ones(B, H + 1), ones(B, H + 1), ones(Z + 1, B)
+        self.h, self.k, self.z, self.d_hidden = self.h1[:, :H], self.k1[:, :H], self.z1[:Z], new(B, H)
+        self.eps, self.std, self.d_z, self.code, self.d_code = new(B, Z), new(Z, B), new(Z, B), new(2 * Z, B), new(2 * Z, B)
+        self.ones, self.zero, self.minus_half = ones(B), like.new_zeros(()), like.new_full((), -0.5)
+        self.sums = like.new_tensor([[1, -1, 0, 0, 0], [0, 0, 0.5, 0.5, -0.5]])  # from five sums to the two terms
+        self.offset = like.new_tensor([0, -0.5 * B * Z])
 
-# %% ../nbs/06_training.ipynb #c0050d82
+# %% ../nbs/06_training.ipynb #d40442dc
 def elbo_gradient(
-    layers: list[tuple[Tensor, Tensor]],     # (W, b) of the four affine maps, W as (inputs, outputs)
-    gradients: list[tuple[Tensor, Tensor]],  # where their gradients are written
-    buf: Buffers,                            # holds images x (B, P), encoder inputs c (B, K) and noise eps (B, Z)
-    centre: "Tensor | None" = None,          # subtracted from the decoder's features before the last layer, (H,)
-) -> Tensor:                                 # reconstruction and KL summed over the batch, (2,), nats
+    layers: list[Tensor],         # the four affine maps, (inputs + 1, outputs) each, the last row is the bias
+    gradients: list[Tensor],      # where their gradients are written
+    buf: Buffers,                 # holds images x (B, P), encoder inputs c (B, K) and noise eps (B, Z)
+    gains: tuple = (1.0, 1.0),    # factors in front of the second and the third map
+    centre: "Tensor | None" = None,  # subtracted from the decoder's features and their column of ones, (H + 1,)
+    product: Callable = torch.mm,    # multiplies the matrices of the last layer
+) -> Tensor:                      # reconstruction and KL summed over the batch, (2,), nats
     "The negative ELBO and its gradient, Eqs. (6.7) and (6.8), without autograd."
-    (W1, b1), (W2, b2), (W3, b3), (W4, b4) = layers
-    (dW1, db1), (dW2, db2), (dW3, db3), (dW4, db4) = gradients
-    Z, (mu, log_var) = buf.z.shape[1], buf.code.chunk(2, 1)
-    torch.addmm(b1, buf.c, W1, out=buf.h).relu_()                # (B, H)
-    torch.addmm(b2, buf.h, W2, out=buf.code)                     # (B, 2Z)
-    torch.mul(log_var, 0.5, out=buf.std).exp_()                  # (B, Z)
-    torch.addcmul(mu, buf.std, buf.eps, out=buf.z)               # (B, Z)
-    torch.addmm(b3, buf.z, W3, out=buf.k).relu_()                # (B, H)
-    k = buf.k if centre is None else torch.sub(buf.k, centre, out=buf.k_centred)
-    torch.addmm(b4, k, W4, out=buf.logits)                       # (B, P)
-    terms = torch.stack([reconstruction_loss(buf.logits, buf.x, from_logits=True).sum(), kl_divergence(mu, log_var).sum()])
+    (V1, V2, V3, V4), (D1, D2, D3, D4), (g2, g3), Z = layers, gradients, gains, len(buf.z)
+    (mu, log_var), (d_mu, d_log_var), eps = buf.code.split(Z), buf.d_code.split(Z), buf.eps.T  # (Z, B) each
+    torch.addmm(V1[-1], buf.c, V1[:-1], out=buf.h)               # (B, H)
+    _mm(V2.T, buf.h1.relu_().T, g2, out=buf.code)                # (2Z, B)
+    torch.mul(log_var, 0.5, out=buf.std).exp_()                  # (Z, B)
+    torch.addcmul(mu, buf.std, eps, out=buf.z)                   # (Z, B)
+    _mm(buf.z1.T, V3, g3, out=buf.k)                             # (B, H)
+    k1 = buf.k1.relu_() if centre is None else torch.sub(buf.k1.relu_(), centre, out=buf.k1_centred)
+    product(k1, V4, out=buf.logits)                              # (B, P)
+    terms = _terms(buf, mu, log_var)                             # (2,)
 
     d = buf.logits.sigmoid_().sub_(buf.x)                        # (B, P), Eq. (6.7)
-    _affine_gradient(k, d, dW4, db4, buf)
-    _relu_backward(torch.mm(d, W4.T, out=buf.d_hidden), buf.k)   # (B, H)
-    _affine_gradient(buf.z, buf.d_hidden, dW3, db3, buf)
-    torch.mm(buf.d_hidden, W3.T, out=buf.d_z)                    # (B, Z)
-    torch.add(buf.d_z, mu, out=buf.d_code[:, :Z])                # Eq. (6.8)
-    torch.mul(buf.d_z.mul_(buf.eps).add_(buf.std).mul_(buf.std).sub_(1), 0.5, out=buf.d_code[:, Z:])
-    _affine_gradient(buf.h, buf.d_code, dW2, db2, buf)
-    _relu_backward(torch.mm(buf.d_code, W2.T, out=buf.d_hidden), buf.h)
-    _affine_gradient(buf.c, buf.d_hidden, dW1, db1, buf)
+    product(k1.T, d, out=D4)
+    _relu_backward(product(d, V4[:-1].T, out=buf.d_hidden), buf.k)  # (B, H)
+    _mm(buf.z1, buf.d_hidden, g3, out=D3)
+    _mm(V3[:-1], buf.d_hidden.T, g3, out=buf.d_z)                # (Z, B)
+    torch.add(buf.d_z, mu, out=d_mu)                             # Eq. (6.8)
+    torch.addcmul(buf.std, buf.d_z, eps, out=buf.z)
+    torch.addcmul(buf.minus_half, buf.std, buf.z, value=0.5, out=d_log_var)
+    _mm(buf.h1.T, buf.d_code.T, g2, out=D2)
+    _mm(buf.d_code.T, V2[:-1].T, g2, out=buf.d_hidden)
+    _relu_backward(buf.d_hidden, buf.h)
+    torch.mm(buf.c.T, buf.d_hidden, out=D1[:-1])
+    torch.mv(buf.d_hidden.T, buf.ones, out=D1[-1])
     return terms
 
-# %% ../nbs/06_training.ipynb #b018bc0c
-def _affine_gradient(inputs, delta, dW, db, buf):
-    "The gradient of an affine map: inputs times delta, and the sum of delta."
-    torch.mm(inputs.T, delta, out=dW)
-    torch.mv(delta.T, buf.ones, out=db)
+# %% ../nbs/06_training.ipynb #2d8d5fce
+def _terms(buf, mu, log_var):
+    "Reconstruction and KL of the batch from its logits and code, (2,), in memory that is there already."
+    torch.logaddexp(buf.logits, buf.zero, out=buf.softplus)  # (B, P), log(1 + e^l)
+    square = lambda t: torch.dot(t.view(-1), t.view(-1))
+    sums = [buf.softplus.sum(), torch.dot(buf.logits.view(-1), buf.x.view(-1)), square(mu), square(buf.std), log_var.sum()]
+    return torch.addmv(buf.offset, buf.sums, torch.stack(sums))
+
+def _mm(a, b, gain, out):
+    "A matrix product times a number, in one operation."
+    return torch.addmm(out, a, b, beta=0, alpha=gain, out=out)
 
 def _relu_backward(delta, output):
     "Multiply delta by [output > 0], in place and in one pass."
     torch.ops.aten.threshold_backward.grad_input(delta, output, 0, grad_input=delta)
 
-# %% ../nbs/06_training.ipynb #0d165f59
+# %% ../nbs/06_training.ipynb #0f648ed4
 def _flat_layers(
     like: Tensor,            # sets dtype and device
     sizes: tuple[int, ...],  # inputs K, hidden units H, latent dimensions Z, outputs P
-) -> tuple[list, list, list]:  # one flat vector per layer, its .grad set; views as (W, b) of the vectors; of the gradients
-    "Parameters and gradients of the four affine maps, a flat vector for each."
+) -> tuple[Tensor, list]:    # one flat vector, all zero; the four affine maps as views of it, (inputs + 1, outputs)
+    "Memory for the parameters of the four affine maps, or for their gradients."
     K, H, Z, P = sizes
-    flat, weights, gradients = [], [], []
-    for i, o in [(K, H), (H, 2 * Z), (Z, H), (H, P)]:
-        p, g = like.new_zeros(i * o + o), like.new_zeros(i * o + o)
-        p.grad = g
-        flat.append(p)
-        weights.append((p[:i * o].view(i, o), p[i * o:]))
-        gradients.append((g[:i * o].view(i, o), g[i * o:]))
-    return flat, weights, gradients
+    shapes = [(K + 1, H), (H + 1, 2 * Z), (Z + 1, H), (H + 1, P)]
+    flat = like.new_zeros(sum(i * o for i, o in shapes))
+    return flat, [part.view(shape) for part, shape in zip(flat.split([i * o for i, o in shapes]), shapes)]
 
-# %% ../nbs/06_training.ipynb #ad94097a
+# %% ../nbs/06_training.ipynb #39397316
 def _read_layers(layers, model):
-    "Copy the weights of a `VAE` into (W, b) pairs."
+    "Copy the weights of a `VAE` into the matrices of the four affine maps."
     heads = [torch.cat([getattr(model.fc_mu, k), getattr(model.fc_log_var, k)]) for k in ("weight", "bias")]
     named = [(m.weight, m.bias) for m in (model.fc_encoder_hidden, model.fc_decoder_hidden, model.fc_output)]
-    for (W, b), (weight, bias) in zip(layers, [named[0], tuple(heads), *named[1:]]):
-        W.copy_(weight.T), b.copy_(bias)
+    for V, (weight, bias) in zip(layers, [named[0], tuple(heads), *named[1:]]): V[:-1], V[-1] = weight.T, bias
 
 def _write_layers(layers, model):
-    "Copy (W, b) pairs into the weights of a `VAE`."
-    (W1, b1), (W2, b2), (W3, b3), (W4, b4) = layers
-    Z = model.latent_dim
-    for linear, W, b in [(model.fc_encoder_hidden, W1, b1), (model.fc_mu, W2[:, :Z], b2[:Z]),
-                         (model.fc_log_var, W2[:, Z:], b2[Z:]), (model.fc_decoder_hidden, W3, b3), (model.fc_output, W4, b4)]:
-        linear.weight.copy_(W.T), linear.bias.copy_(b)
+    "Copy the matrices of the four affine maps into the weights of a `VAE`."
+    V1, V2, V3, V4 = layers
+    linears = model.fc_encoder_hidden, model.fc_mu, model.fc_log_var, model.fc_decoder_hidden, model.fc_output
+    for linear, V in zip(linears, (V1, *V2.chunk(2, 1), V3, V4)):
+        linear.weight.copy_(V[:-1].T), linear.bias.copy_(V[-1])
 
 # %% ../nbs/06_training.ipynb #82365a9c
 class Coordinates(NamedTuple):
@@ -197,7 +213,7 @@ class Coordinates(NamedTuple):
     live: Tensor  # indices of the live pixels, (P,)
     axes: Tensor  # principal axes of the live pixels, scaled, (P, K)
 
-# %% ../nbs/06_training.ipynb #dbd89396
+# %% ../nbs/06_training.ipynb #2c6f4ed7
 def principal_coordinates(
     images: Tensor,         # training images in [0, 1], (N, ...)
     components: int = 100,  # axes to keep, at most
@@ -206,34 +222,68 @@ def principal_coordinates(
     "Live pixels and their first principal axes, Eq. (6.9), from at most about 10,000 images."
     x = images.flatten(1)                                                     # (N, D)
     mean = x.mean(0)                                                          # (D,)
-    live = ((mean > floor) & (mean < 1 - floor)).nonzero().flatten()          # (P,)
-    if len(live) == 0: live = torch.arange(x.shape[1], device=x.device)
+    distance = torch.minimum(mean, 1 - mean)                                  # (D,)
+    count = min(len(mean), 8 * math.ceil(max(1, (distance > floor).sum().item()) / 8))
+    live = distance.topk(count).indices.sort().values                         # (P,)
     sample = x[::max(1, len(x) // 10_000)].index_select(1, live) - mean[live]  # (n, P)
     variance, axes = torch.linalg.eigh(sample.T @ sample / len(sample))       # ascending
     scale = variance[-components:].clamp_min(0).mean().sqrt().clamp_min(1e-6)
     return Coordinates(mean, live, axes[:, -components:].flip(1) / scale)
 
-# %% ../nbs/06_training.ipynb #54e1244a
+# %% ../nbs/06_training.ipynb #dcf7e46a
 def start_from_data(
-    layers: list[tuple[Tensor, Tensor]],  # (W, b) of the four affine maps on codes and live pixels, written in place
-    codes: Tensor,                        # codes of the training images, (N, K)
-    mean: Tensor,                         # mean of the live pixels, (P,)
-    generator: torch.Generator,           # source of the random weights
+    layers: list[Tensor],        # the four affine maps on codes and live pixels, written in place
+    codes: Tensor,               # codes of the training images, (N, K)
+    mean: Tensor,                # mean of the live pixels, (P,)
+    generator: torch.Generator,  # source of the random weights
 ) -> None:
     "He et al. (2015) scales, the mean pixel as output bias, and principal components as posterior means."
-    (W1, b1), (W2, b2), (W3, b3), (W4, b4) = layers
-    (K, H), Z = W1.shape, W3.shape[0]
-    for W, scale in [(W1, (2 / K) ** 0.5), (W2, H ** -0.5), (W3, (2 / Z) ** 0.5), (W4, 0.5 * H ** -0.5)]:
-        W.normal_(0, scale, generator=generator)
-    b4.copy_(torch.logit(mean.clamp(1e-6, 1 - 1e-6)))
+    V1, V2, V3, V4 = layers
+    K, H, Z = codes.shape[1], V1.shape[1], len(V3) - 1
+    for V, scale in [(V1, (2 / K) ** 0.5), (V2, H ** -0.5), (V3, (2 / Z) ** 0.5), (V4, 0.5 * H ** -0.5)]:
+        V[:-1].normal_(0, scale, generator=generator)
+    V4[-1] = torch.logit(mean.clamp(1e-6, 1 - 1e-6))
     c, n = codes[:4000], min(Z, K)
-    h = F.pad(torch.addmm(b1, c, W1).relu_(), (0, 1), value=1.0)                  # (N, H + 1), a column for the bias
+    h = F.pad(torch.mm(c, V1[:-1]).relu_(), (0, 1), value=1.0)                    # (N, H + 1), a column for the bias
     gram = h.T @ h
     gram.diagonal().add_(0.01 * gram.trace() / len(gram))                         # ridge
-    solution = torch.linalg.solve(gram, h.T @ (c[:, :n] / c[:, :n].std(0, correction=0).clamp_min(1e-6)))
-    W2[:, :n], b2[:n] = solution[:-1], solution[-1]
-    W2[:, Z:] *= 0.1
-    b2[Z:] = -2
+    V2[:, :n] = torch.linalg.solve(gram, h.T @ (c[:, :n] / c[:, :n].std(0, correction=0).clamp_min(1e-6)))
+    V2[:-1, Z:] *= 0.1
+    V2[-1, Z:] = -2
+
+# %% ../nbs/06_training.ipynb #c883bf3f
+def bfloat16_product(
+    a: Tensor,    # (M, K)
+    b: Tensor,    # (K, N)
+    out: Tensor,  # where to write the product, (M, N)
+) -> Tensor:      # out
+    "A matrix product of numbers rounded to eight significant bits."
+    return out.copy_(torch.mm(a.bfloat16(), b.bfloat16()))
+
+# %% ../nbs/06_training.ipynb #99b44cea
+def last_layer_product(
+    like: Tensor,  # images: their dtype and device
+) -> Callable:     # multiplies two matrices, with the keyword out
+    "`bfloat16_product` for float32 on a processor that has bfloat16 units, `torch.mm` elsewhere."
+    units = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has no such function, and gets torch.mm
+    native = units.get("amx_bf16") or units.get("avx512_bf16")
+    return bfloat16_product if native and like.device.type == "cpu" and like.dtype == torch.float32 else torch.mm
+
+# %% ../nbs/06_training.ipynb #a835dd6a
+def as_graph(
+    work: Callable[[], Tensor],  # the same operations on the same memory at each call
+    device: torch.device,        # where they run
+) -> Callable[[], Tensor]:       # does the same
+    "On CUDA, a call that runs the work once, then records it and replays the record; elsewhere the work itself."
+    if device.type != "cuda": return work
+    calls, graph, result = count(), torch.cuda.CUDAGraph(), []
+    def run():
+        if next(calls) == 0: return work()  # libraries prepare themselves on the first call
+        if not result:
+            with torch.cuda.graph(graph): result.append(work())
+        graph.replay()
+        return result[0].clone()
+    return run
 
 # %% ../nbs/06_training.ipynb #021e1a54
 def _change_coordinates(x, coordinates):
@@ -245,19 +295,20 @@ def _change_coordinates(x, coordinates):
     dead_loss = reconstruction_loss(constant, mean[dead][None]).item() if dead.any() else 0.0
     return torch.addmm(-(mean[live] @ axes), pixels, axes), pixels, dead_loss  # (N, K), (N, P)
 
-# %% ../nbs/06_training.ipynb #dff23c68
-def _fold(weights, coordinates, centre):
+# %% ../nbs/06_training.ipynb #2ef9ac5a
+def _fold(layers, coordinates, gains, centre):
     "Affine maps on codes and live pixels as affine maps on pixels, Eq. (6.9)."
-    (V1, v1), second, third, (V4, v4) = weights
-    mean, live, axes = coordinates
-    W1, b1 = V1.new_zeros(len(mean), V1.shape[1]), v1 - (mean[live] @ axes) @ V1
-    W4, b4 = V4.new_zeros(V4.shape[0], len(mean)), torch.logit(mean.clamp(1e-6, 1 - 1e-6))
-    W1[live], W4[:, live], b4[live] = axes @ V1, V4, v4 - centre @ V4
-    return [(W1, b1), second, third, (W4, b4)]
+    (V1, V2, V3, V4), (mean, live, axes) = layers, coordinates
+    W1, W4 = V1.new_zeros(len(mean) + 1, V1.shape[1]), V4.new_zeros(len(V4), len(mean))
+    W1[live], W1[-1] = axes @ V1[:-1], V1[-1] - (mean[live] @ axes) @ V1[:-1]
+    W4[-1] = torch.logit(mean.clamp(1e-6, 1 - 1e-6))
+    W4[:, live] = V4
+    W4[-1, live] -= centre @ V4
+    return [W1, gains[0] * V2, gains[1] * V3, W4]
 
-# %% ../nbs/06_training.ipynb #6c174d81
+# %% ../nbs/06_training.ipynb #26869e64
 class HandStep:
-    "Training steps of a `VAE` on flat vectors of parameters, with the gradient written out."
+    "Training steps of a `VAE` on one flat vector of parameters, with the gradient written out."
     @torch.no_grad()
     def __init__(
         self,
@@ -267,57 +318,71 @@ class HandStep:
         seed: int = 42,        # of the new weights
     ):
         x = images.flatten(1)  # (N, D)
-        self.model, self.codes, self.pixels, self.buffers, self.dead_loss = model, x, x, {}, 0.0
-        self.coordinates, self.centre, self.count, self.rates, betas = None, None, x.new_zeros(()), (1, 1, 1, 1), (0.9, 0.999)
+        self.model, self.codes, self.pixels, self.dead_loss, self.batches = model, x, x, 0.0, {}
+        self.coordinates, self.centre, self.gains, self.betas, self.product = None, None, (1.0, 1.0), (0.9, 0.999), torch.mm
         if start == "data":
-            self.coordinates, self.centre = principal_coordinates(x), x.new_zeros(model.hidden_dim)
+            self.coordinates, self.centre = principal_coordinates(x), x.new_zeros(model.hidden_dim + 1)
             self.codes, self.pixels, self.dead_loss = _change_coordinates(x, self.coordinates)
-            self.rates, betas = (1, 0.5, 4, 1), (0.9, 0.99)
+            self.gains, self.betas, self.product = (0.5, 4.0), (0.9, 0.99), last_layer_product(x)
         self.sizes = self.codes.shape[1], model.hidden_dim, model.latent_dim, self.pixels.shape[1]
-        flat, self.weights, self.gradients = _flat_layers(x, self.sizes)
-        self.layers = [[p] for p in flat]
-        self.optimizer = make_optimizer(self.layers, betas)
+        (self.values, self.layers), (self.derivatives, self.gradients) = (_flat_layers(x, self.sizes) for _ in range(2))
+        self.adam, self.rate, self.calls = _adam_memory(self.values), x.new_zeros(()), 0
+        if start == "model": return _read_layers(self.layers, model)
         noise = torch.Generator(x.device).manual_seed(seed)
-        if start == "model": _read_layers(self.weights, model)
-        else: start_from_data(self.weights, self.codes, self.coordinates.mean[self.coordinates.live], noise)
+        start_from_data(self.layers, self.codes, self.coordinates.mean[self.coordinates.live], noise)
+        for V, gain in zip(self.layers[1:3], self.gains): V /= gain
 
     @torch.no_grad()
     def __call__(self, index: Tensor, rate: float, generator: torch.Generator) -> Tensor:
         "One step on the images of the index; reconstruction and KL as `train_step` returns them."
-        buf = _fill(self, index, generator)
-        terms = elbo_gradient(self.weights, self.gradients, buf, self.centre)
-        terms[0] += self.dead_loss * len(index)
-        for group, share in zip(self.optimizer.param_groups, self.rates): group["lr"] = rate * share
-        self.optimizer.step()
-        if self.centre is not None: _recentre(self, buf.k)
+        buf, work = self._batch(len(index))
+        torch.index_select(self.pixels, 0, index, out=buf.x)
+        if self.codes is not self.pixels: torch.index_select(self.codes, 0, index, out=buf.c)
+        buf.eps.normal_(generator=generator)
+        self.rate.fill_(rate)
+        terms = work()
+        if self.centre is not None and self.calls % 32 == 0: _recentre(self, buf.k)
+        self.calls += 1
         return terms
+
+    def _batch(self, size):
+        "Buffers for a batch of this size, and the work on them, made when they are first needed."
+        if size not in self.batches:
+            buf = Buffers(self.codes, (size, *self.sizes))
+            buf.offset[0] = self.dead_loss * size
+            if self.codes is self.pixels: buf.c = buf.x
+            self.batches[size] = buf, as_graph(lambda: self._work(buf), buf.x.device)
+        return self.batches[size]
+
+    def _work(self, buf):
+        "What is the same in each step: gradient and Adam. No number in it comes from Python."
+        terms = elbo_gradient(self.layers, self.gradients, buf, self.gains, self.centre, self.product)
+        _adam_update(self.values, self.derivatives, self.adam, self.rate, self.betas)
+        return terms
+
+    def memory(self) -> list[dict[str, Tensor]]:  # value, step, exp_avg and exp_avg_sq of the parameters
+        "What the next step depends on."
+        return [{"value": self.values, **self.adam}]
 
     @torch.no_grad()
     def write_back(self) -> None:
         "Bring the model's own parameters up to date."
-        folded = self.weights if self.coordinates is None else _fold(self.weights, self.coordinates, self.centre)
+        folded = self.layers if self.coordinates is None else _fold(self.layers, self.coordinates, self.gains, self.centre)
         _write_layers(folded, self.model)
 
-# %% ../nbs/06_training.ipynb #98ea86b6
-def _fill(step, index, generator):
-    "The buffers for a batch, with its images and its noise in them."
-    size = len(index)
-    if size not in step.buffers:
-        step.buffers[size] = buf = Buffers(step.codes, (size, *step.sizes))
-        if step.codes is step.pixels: buf.c = buf.x
-    buf = step.buffers[size]
-    torch.index_select(step.pixels, 0, index, out=buf.x)
-    if step.codes is not step.pixels: torch.index_select(step.codes, 0, index, out=buf.c)
-    buf.eps.normal_(generator=generator)
-    return buf
+# %% ../nbs/06_training.ipynb #47a27f8e
+def _adam_update(p, g, memory, rate, betas):
+    "Eqs. (6.5) and (6.6) for one vector in one pass over memory: the kernel of torch's fused Adam."
+    memory["step"] += 1
+    torch._fused_adam_([p], [g], [memory["exp_avg"]], [memory["exp_avg_sq"]], [], [memory["step"]], lr=rate,
+                       beta1=betas[0], beta2=betas[1], eps=1e-8, weight_decay=0.0, amsgrad=False, maximize=False)
 
 def _recentre(step, k):
-    "Move the running mean of the decoder's features; the last bias takes up the difference."
-    W4, b4 = step.weights[3]
-    step.count += 1
-    shift = (k.mean(0) - step.centre) * (1 / step.count).clamp(min=0.02)  # (H,)
-    step.centre += shift
-    b4 += shift @ W4
+    "Move the running mean of the decoder's features halfway to that of a batch; the last bias takes up the difference."
+    V4 = step.layers[3]
+    shift = 0.5 * (k.mean(0) - step.centre[:-1])  # (H,)
+    step.centre[:-1] += shift
+    V4[-1] += shift @ V4[:-1]
 
 # %% ../nbs/06_training.ipynb #b040df50
 def make_step(
@@ -489,23 +554,18 @@ def load(
     model.load_state_dict(weights, assign=True)
     return model.to(device)
 
-# %% ../nbs/06_training.ipynb #86f17863
+# %% ../nbs/06_training.ipynb #dae35df8
 def _step_state(step):
     "The tensors of a step that its next call depends on, by name."
-    state = {}
-    for i, p in enumerate(p for layer in step.layers for p in layer):
-        state |= {f"optimizer/value/{i}": p} | {f"optimizer/{key}/{i}": value for key, value in step.optimizer.state[p].items()}
-    if getattr(step, "centre", None) is not None: state |= {"centre/value": step.centre, "centre/count": step.count}
+    state = {f"optimizer/{key}/{i}": t for i, memory in enumerate(step.memory()) for key, t in memory.items()}
+    if getattr(step, "centre", None) is not None: state |= {"centre/value": step.centre}
     return state
 
 @torch.no_grad()
 def _restore_step(step, tensors):
     "Put a step where `_step_state` left it."
-    for i, p in enumerate(p for layer in step.layers for p in layer):
-        found = {name.split("/")[1]: t.to(p.device) for name, t in tensors.items() if name.startswith("optimizer/") and name.endswith(f"/{i}")}
-        p.copy_(found["value"])
-        step.optimizer.state[p] = {key: found[key] for key in ("step", "exp_avg", "exp_avg_sq")}
-    if "centre/value" in tensors: step.centre.copy_(tensors["centre/value"]), step.count.copy_(tensors["centre/count"])
+    for name, t in _step_state(step).items(): t.copy_(tensors[name].view_as(t))
+    if isinstance(step, HandStep): step.calls = int(step.adam["step"])
     step.write_back()
 
 # %% ../nbs/06_training.ipynb #020d2ada
@@ -517,7 +577,7 @@ def _save_checkpoint(folder, step, generator, history, options):
     text = {"history": json.dumps(history), "options": json.dumps(options)}
     _write(folder / CHECKPOINT, tensors, _model_metadata(step.model) | text)
 
-# %% ../nbs/06_training.ipynb #694da068
+# %% ../nbs/06_training.ipynb #6acb6628
 def _load_checkpoint(folder, step, generator, options):
     "Put step, model and noise where the checkpoint left them; give back its history."
     path = folder / CHECKPOINT
@@ -530,8 +590,8 @@ def _load_checkpoint(folder, step, generator, options):
     try:
         _restore_step(step, tensors)
         generator.set_state(tensors["random/state"])
-    except (KeyError, RuntimeError):
-        raise ValueError(f"{str(path)!r} is damaged: it does not hold all that the run needs to go on") from None
+    except (KeyError, RuntimeError, TypeError):
+        raise ValueError(f"{str(path)!r} is damaged, or of an earlier version: it does not hold all that the run needs") from None
     return json.loads(metadata["history"])
 
 # %% ../nbs/06_training.ipynb #9eb291e8
