@@ -22,8 +22,8 @@ sizes = st.tuples(*[st.integers(2, 9) for _ in range(4)])
 def test_operations_are_those_that_torch_counts(sizes):
     B, D, H, Z = sizes
     model, x, noise = VAE(D, H, Z), torch.rand(B, D), torch.Generator().manual_seed(0)
-    bias_rows = 4 * B * (2 * Z + H + D)  # biases that are a row of a matrix product
-    for step, extra in [(AutogradStep(model, x), 0), (HandStep(model, x), bias_rows)]:
+    biases = 4 * B * (H + 2 * Z + H + D)  # as columns of the matrices
+    for step, extra in [(AutogradStep(model, x), 0), (HandStep(model, x), biases)]:
         with FlopCounterMode(display=False) as counter:
             step(torch.arange(B), 1e-3, noise)
         assert counter.get_total_flops() == speed.step_flops((B, D, H, Z, D)) + extra

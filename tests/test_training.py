@@ -221,11 +221,11 @@ def test_step_from_the_data_is_that_of_autograd_with_a_rate_for_each_layer(monke
     monkeypatch.setattr(training, "last_layer_product", lambda like: torch.mm)
     images, model = torch.rand(60, 16).double(), VAE(16, 12, 3).double()
     step, noise = training.HandStep(model, images, start="data"), torch.Generator()
-    maps = [V.clone() for V in step.layers]
+    maps = [W.clone() for W in step.layers]
     maps[1], maps[2] = 0.5 * maps[1], 4 * maps[2]
-    for V in maps: V.requires_grad_()
-    adam = torch.optim.Adam([{"params": V, "lr": 1e-3 * share} for V, share in zip(maps, (1, 0.5, 4, 1))], betas=(0.9, 0.99))
-    apply = lambda h, V: h @ V[:-1] + V[-1]
+    for W in maps: W.requires_grad_()
+    adam = torch.optim.Adam([{"params": W, "lr": 1e-3 * share} for W, share in zip(maps, (1, 0.5, 4, 1))], betas=(0.9, 0.99))
+    apply = lambda h, W: h @ W[:, :-1].T + W[:, -1]
     for index in torch.arange(60).split(12):
         eps = torch.randn(12, 3, generator=noise.manual_seed(index[0].item()), dtype=torch.float64)
         mu, log_var = apply(apply(step.codes[index], maps[0]).relu(), maps[1]).chunk(2, 1)
@@ -239,7 +239,7 @@ def test_step_from_the_data_is_that_of_autograd_with_a_rate_for_each_layer(monke
         (reconstruction + kl).backward()
         adam.step()
     step.layers[1].mul_(0.5), step.layers[2].mul_(4)
-    torch.testing.assert_close(step.layers, [V.detach() for V in maps], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(step.layers, [W.detach() for W in maps], rtol=1e-5, atol=1e-7)
 
 
 def test_start_from_the_data_has_principal_components_as_posterior_means(mnist):
@@ -256,7 +256,7 @@ def test_centre_follows_the_features_and_changes_no_function():
     model, images, noise = small_vae().double(), some_images(64).double(), torch.Generator()
     step = training.HandStep(model, images, start="data")
     for _ in range(40): step(torch.arange(64), 0.0, noise.manual_seed(0))  # nothing moves but the centre: twice in 40 steps
-    features = step._batch(64)[0].k.mean(0)
+    features = step._batch(64)[0].k.mean(1, keepdim=True)
     torch.testing.assert_close(step.centre[:-1], 0.75 * features)
     assert step.centre[-1] == 0
     before = step(torch.arange(64), 0.0, noise.manual_seed(1))

@@ -111,7 +111,7 @@ def train_epoch(
     loader.epoch += 1
     return terms.cpu().double().sum(0) / images
 
-# %% ../nbs/06_training.ipynb #f703f13f
+# %% ../nbs/06_training.ipynb #5fee6f78
 class Buffers:
     "Memory for one step on B images: every tensor that the step writes."
     def __init__(
@@ -121,56 +121,55 @@ class Buffers:
     ):
         B, K, H, Z, P = sizes
         new, ones = like.new_empty, like.new_ones
-        self.c, self.x, self.logits, self.softplus = new(B, K), new(B, P), new(B, P), new(B, P)
-        self.h1, self.k1, self.k1_centred, self.z1 = ones(B, H + 1), ones(B, H + 1), ones(B, H + 1), ones(Z + 1, B)
-        self.h, self.k, self.z, self.d_hidden = self.h1[:, :H], self.k1[:, :H], self.z1[:Z], new(B, H)
-        self.eps, self.std, self.d_z, self.code, self.d_code = new(B, Z), new(Z, B), new(Z, B), new(2 * Z, B), new(2 * Z, B)
-        self.ones, self.zero, self.minus_half = ones(B), like.new_zeros(()), like.new_full((), -0.5)
+        self.rows_x, self.rows_c, self.rows_eps = new(B, P), new(B, K), new(B, Z)  # as they are gathered and drawn
+        self.x, self.c1, self.logits, self.softplus = new(P, B), ones(K + 1, B), new(P, B), new(P, B)
+        self.h1, self.k1, self.k1_centred, self.z1 = ones(H + 1, B), ones(H + 1, B), ones(H + 1, B), ones(Z + 1, B)
+        self.h, self.k, self.z, self.d_hidden = self.h1[:H], self.k1[:H], self.z1[:Z], new(H, B)
+        self.code, self.d_code, self.std, self.d_z = new(2 * Z, B), new(2 * Z, B), new(Z, B), new(Z, B)
+        self.mu, self.log_var, self.d_mu, self.d_log_var = *self.code.split(Z), *self.d_code.split(Z)
+        self.eps, self.zero, self.minus_half = self.rows_eps.T, like.new_zeros(()), like.new_full((), -0.5)
         self.sums = like.new_tensor([[1, -1, 0, 0, 0], [0, 0, 0.5, 0.5, -0.5]])  # from five sums to the two terms
         self.offset = like.new_tensor([0, -0.5 * B * Z])
 
-# %% ../nbs/06_training.ipynb #d40442dc
+# %% ../nbs/06_training.ipynb #8d38ada6
 def elbo_gradient(
-    layers: list[Tensor],         # the four affine maps, (inputs + 1, outputs) each, the last row is the bias
-    gradients: list[Tensor],      # where their gradients are written
-    buf: Buffers,                 # holds images x (B, P), encoder inputs c (B, K) and noise eps (B, Z)
-    gains: tuple = (1.0, 1.0),    # factors in front of the second and the third map
-    centre: "Tensor | None" = None,  # subtracted from the decoder's features and their column of ones, (H + 1,)
+    layers: list[Tensor],       # the four affine maps, (outputs, inputs + 1) each, the last column is the bias
+    gradients: list[Tensor],    # where their gradients are written
+    buf: Buffers,               # holds images x (P, B), encoder inputs and ones c1 (K + 1, B), and noise eps (Z, B)
+    gains: tuple = (1.0, 1.0),  # factors in front of the second and the third map
+    centre: "Tensor | None" = None,  # subtracted from the decoder's features and their row of ones, (H + 1, 1)
     product: Callable = torch.mm,    # multiplies the matrices of the last layer
-) -> Tensor:                      # reconstruction and KL summed over the batch, (2,), nats
+) -> Tensor:                    # reconstruction and KL summed over the batch, (2,), nats
     "The negative ELBO and its gradient, Eqs. (6.7) and (6.8), without autograd."
-    (V1, V2, V3, V4), (D1, D2, D3, D4), (g2, g3), Z = layers, gradients, gains, len(buf.z)
-    (mu, log_var), (d_mu, d_log_var), eps = buf.code.split(Z), buf.d_code.split(Z), buf.eps.T  # (Z, B) each
-    torch.addmm(V1[-1], buf.c, V1[:-1], out=buf.h)               # (B, H)
-    _mm(V2.T, buf.h1.relu_().T, g2, out=buf.code)                # (2Z, B)
-    torch.mul(log_var, 0.5, out=buf.std).exp_()                  # (Z, B)
-    torch.addcmul(mu, buf.std, eps, out=buf.z)                   # (Z, B)
-    _mm(buf.z1.T, V3, g3, out=buf.k)                             # (B, H)
+    (W1, W2, W3, W4), (D1, D2, D3, D4), (g2, g3) = layers, gradients, gains
+    torch.mm(W1, buf.c1, out=buf.h)                              # (H, B)
+    _mm(W2, buf.h1.relu_(), g2, out=buf.code)                    # (2Z, B)
+    torch.mul(buf.log_var, 0.5, out=buf.std).exp_()              # (Z, B)
+    torch.addcmul(buf.mu, buf.std, buf.eps, out=buf.z)           # (Z, B)
+    _mm(W3, buf.z1, g3, out=buf.k)                               # (H, B)
     k1 = buf.k1.relu_() if centre is None else torch.sub(buf.k1.relu_(), centre, out=buf.k1_centred)
-    product(k1, V4, out=buf.logits)                              # (B, P)
-    terms = _terms(buf, mu, log_var)                             # (2,)
+    product(W4, k1, out=buf.logits)                              # (P, B)
+    terms = _terms(buf)                                          # (2,)
 
-    d = buf.logits.sigmoid_().sub_(buf.x)                        # (B, P), Eq. (6.7)
-    product(k1.T, d, out=D4)
-    _relu_backward(product(d, V4[:-1].T, out=buf.d_hidden), buf.k)  # (B, H)
-    _mm(buf.z1, buf.d_hidden, g3, out=D3)
-    _mm(V3[:-1], buf.d_hidden.T, g3, out=buf.d_z)                # (Z, B)
-    torch.add(buf.d_z, mu, out=d_mu)                             # Eq. (6.8)
-    torch.addcmul(buf.std, buf.d_z, eps, out=buf.z)
-    torch.addcmul(buf.minus_half, buf.std, buf.z, value=0.5, out=d_log_var)
-    _mm(buf.h1.T, buf.d_code.T, g2, out=D2)
-    _mm(buf.d_code.T, V2[:-1].T, g2, out=buf.d_hidden)
-    _relu_backward(buf.d_hidden, buf.h)
-    torch.mm(buf.c.T, buf.d_hidden, out=D1[:-1])
-    torch.mv(buf.d_hidden.T, buf.ones, out=D1[-1])
+    d = buf.logits.sigmoid_().sub_(buf.x)                        # (P, B), Eq. (6.7)
+    product(d, k1.T, out=D4)
+    _relu_backward(product(W4[:, :-1].T, d, out=buf.d_hidden), buf.k)  # (H, B)
+    _mm(buf.d_hidden, buf.z1.T, g3, out=D3)
+    _mm(W3[:, :-1].T, buf.d_hidden, g3, out=buf.d_z)             # (Z, B)
+    torch.add(buf.d_z, buf.mu, out=buf.d_mu)                     # Eq. (6.8)
+    torch.addcmul(buf.std, buf.d_z, buf.eps, out=buf.z)
+    torch.addcmul(buf.minus_half, buf.std, buf.z, value=0.5, out=buf.d_log_var)
+    _mm(buf.d_code, buf.h1.T, g2, out=D2)
+    _relu_backward(_mm(W2[:, :-1].T, buf.d_code, g2, out=buf.d_hidden), buf.h)
+    torch.mm(buf.d_hidden, buf.c1.T, out=D1)
     return terms
 
-# %% ../nbs/06_training.ipynb #2d8d5fce
-def _terms(buf, mu, log_var):
+# %% ../nbs/06_training.ipynb #b10b39ff
+def _terms(buf):
     "Reconstruction and KL of the batch from its logits and code, (2,), in memory that is there already."
-    torch.logaddexp(buf.logits, buf.zero, out=buf.softplus)  # (B, P), log(1 + e^l)
+    torch.logaddexp(buf.logits, buf.zero, out=buf.softplus)  # (P, B), log(1 + e^l)
     square = lambda t: torch.dot(t.view(-1), t.view(-1))
-    sums = [buf.softplus.sum(), torch.dot(buf.logits.view(-1), buf.x.view(-1)), square(mu), square(buf.std), log_var.sum()]
+    sums = [buf.softplus.sum(), torch.dot(buf.logits.view(-1), buf.x.view(-1)), square(buf.mu), square(buf.std), buf.log_var.sum()]
     return torch.addmv(buf.offset, buf.sums, torch.stack(sums))
 
 def _mm(a, b, gain, out):
@@ -181,30 +180,30 @@ def _relu_backward(delta, output):
     "Multiply delta by [output > 0], in place and in one pass."
     torch.ops.aten.threshold_backward.grad_input(delta, output, 0, grad_input=delta)
 
-# %% ../nbs/06_training.ipynb #0f648ed4
+# %% ../nbs/06_training.ipynb #6ea47775
 def _flat_layers(
     like: Tensor,            # sets dtype and device
     sizes: tuple[int, ...],  # inputs K, hidden units H, latent dimensions Z, outputs P
-) -> tuple[Tensor, list]:    # one flat vector, all zero; the four affine maps as views of it, (inputs + 1, outputs)
+) -> tuple[Tensor, list]:    # one flat vector, all zero; the four affine maps as views of it, (outputs, inputs + 1)
     "Memory for the parameters of the four affine maps, or for their gradients."
     K, H, Z, P = sizes
-    shapes = [(K + 1, H), (H + 1, 2 * Z), (Z + 1, H), (H + 1, P)]
-    flat = like.new_zeros(sum(i * o for i, o in shapes))
-    return flat, [part.view(shape) for part, shape in zip(flat.split([i * o for i, o in shapes]), shapes)]
+    shapes = [(H, K + 1), (2 * Z, H + 1), (H, Z + 1), (P, H + 1)]
+    flat = like.new_zeros(sum(o * i for o, i in shapes))
+    return flat, [part.view(shape) for part, shape in zip(flat.split([o * i for o, i in shapes]), shapes)]
 
-# %% ../nbs/06_training.ipynb #39397316
+# %% ../nbs/06_training.ipynb #6849473b
 def _read_layers(layers, model):
     "Copy the weights of a `VAE` into the matrices of the four affine maps."
     heads = [torch.cat([getattr(model.fc_mu, k), getattr(model.fc_log_var, k)]) for k in ("weight", "bias")]
     named = [(m.weight, m.bias) for m in (model.fc_encoder_hidden, model.fc_decoder_hidden, model.fc_output)]
-    for V, (weight, bias) in zip(layers, [named[0], tuple(heads), *named[1:]]): V[:-1], V[-1] = weight.T, bias
+    for W, (weight, bias) in zip(layers, [named[0], tuple(heads), *named[1:]]): W[:, :-1], W[:, -1] = weight, bias
 
 def _write_layers(layers, model):
     "Copy the matrices of the four affine maps into the weights of a `VAE`."
-    V1, V2, V3, V4 = layers
+    W1, W2, W3, W4 = layers
     linears = model.fc_encoder_hidden, model.fc_mu, model.fc_log_var, model.fc_decoder_hidden, model.fc_output
-    for linear, V in zip(linears, (V1, *V2.chunk(2, 1), V3, V4)):
-        linear.weight.copy_(V[:-1].T), linear.bias.copy_(V[-1])
+    for linear, W in zip(linears, (W1, *W2.chunk(2), W3, W4)):
+        linear.weight.copy_(W[:, :-1]), linear.bias.copy_(W[:, -1])
 
 # %% ../nbs/06_training.ipynb #82365a9c
 class Coordinates(NamedTuple):
@@ -230,7 +229,7 @@ def principal_coordinates(
     scale = variance[-components:].clamp_min(0).mean().sqrt().clamp_min(1e-6)
     return Coordinates(mean, live, axes[:, -components:].flip(1) / scale)
 
-# %% ../nbs/06_training.ipynb #dcf7e46a
+# %% ../nbs/06_training.ipynb #ebe68707
 def start_from_data(
     layers: list[Tensor],        # the four affine maps on codes and live pixels, written in place
     codes: Tensor,               # codes of the training images, (N, K)
@@ -238,18 +237,18 @@ def start_from_data(
     generator: torch.Generator,  # source of the random weights
 ) -> None:
     "He et al. (2015) scales, the mean pixel as output bias, and principal components as posterior means."
-    V1, V2, V3, V4 = layers
-    K, H, Z = codes.shape[1], V1.shape[1], len(V3) - 1
-    for V, scale in [(V1, (2 / K) ** 0.5), (V2, H ** -0.5), (V3, (2 / Z) ** 0.5), (V4, 0.5 * H ** -0.5)]:
-        V[:-1].normal_(0, scale, generator=generator)
-    V4[-1] = torch.logit(mean.clamp(1e-6, 1 - 1e-6))
+    W1, W2, W3, W4 = layers
+    K, H, Z = codes.shape[1], len(W1), W3.shape[1] - 1
+    for W, scale in [(W1, (2 / K) ** 0.5), (W2, H ** -0.5), (W3, (2 / Z) ** 0.5), (W4, 0.5 * H ** -0.5)]:
+        W[:, :-1].normal_(0, scale, generator=generator)
+    W4[:, -1] = torch.logit(mean.clamp(1e-6, 1 - 1e-6))
     c, n = codes[:4000], min(Z, K)
-    h = F.pad(torch.mm(c, V1[:-1]).relu_(), (0, 1), value=1.0)                    # (N, H + 1), a column for the bias
+    h = F.pad(torch.mm(c, W1[:, :-1].T).relu_(), (0, 1), value=1.0)               # (N, H + 1), a column for the bias
     gram = h.T @ h
     gram.diagonal().add_(0.01 * gram.trace() / len(gram))                         # ridge
-    V2[:, :n] = torch.linalg.solve(gram, h.T @ (c[:, :n] / c[:, :n].std(0, correction=0).clamp_min(1e-6)))
-    V2[:-1, Z:] *= 0.1
-    V2[-1, Z:] = -2
+    W2[:n] = torch.linalg.solve(gram, h.T @ (c[:, :n] / c[:, :n].std(0, correction=0).clamp_min(1e-6))).T
+    W2[Z:, :-1] *= 0.1
+    W2[Z:, -1] = -2
 
 # %% ../nbs/06_training.ipynb #c883bf3f
 def bfloat16_product(
@@ -295,18 +294,18 @@ def _change_coordinates(x, coordinates):
     dead_loss = reconstruction_loss(constant, mean[dead][None]).item() if dead.any() else 0.0
     return torch.addmm(-(mean[live] @ axes), pixels, axes), pixels, dead_loss  # (N, K), (N, P)
 
-# %% ../nbs/06_training.ipynb #2ef9ac5a
+# %% ../nbs/06_training.ipynb #d314b635
 def _fold(layers, coordinates, gains, centre):
     "Affine maps on codes and live pixels as affine maps on pixels, Eq. (6.9)."
     (V1, V2, V3, V4), (mean, live, axes) = layers, coordinates
-    W1, W4 = V1.new_zeros(len(mean) + 1, V1.shape[1]), V4.new_zeros(len(V4), len(mean))
-    W1[live], W1[-1] = axes @ V1[:-1], V1[-1] - (mean[live] @ axes) @ V1[:-1]
-    W4[-1] = torch.logit(mean.clamp(1e-6, 1 - 1e-6))
-    W4[:, live] = V4
-    W4[-1, live] -= centre @ V4
+    W1, W4 = V1.new_zeros(len(V1), len(mean) + 1), V4.new_zeros(len(mean), V4.shape[1])
+    W1[:, live], W1[:, -1] = V1[:, :-1] @ axes.T, V1[:, -1] - V1[:, :-1] @ (mean[live] @ axes)
+    W4[:, -1] = torch.logit(mean.clamp(1e-6, 1 - 1e-6))
+    W4[live] = V4
+    W4[live, -1] -= (V4 @ centre).flatten()
     return [W1, gains[0] * V2, gains[1] * V3, W4]
 
-# %% ../nbs/06_training.ipynb #26869e64
+# %% ../nbs/06_training.ipynb #78cf3979
 class HandStep:
     "Training steps of a `VAE` on one flat vector of parameters, with the gradient written out."
     @torch.no_grad()
@@ -321,7 +320,7 @@ class HandStep:
         self.model, self.codes, self.pixels, self.dead_loss, self.batches = model, x, x, 0.0, {}
         self.coordinates, self.centre, self.gains, self.betas, self.product = None, None, (1.0, 1.0), (0.9, 0.999), torch.mm
         if start == "data":
-            self.coordinates, self.centre = principal_coordinates(x), x.new_zeros(model.hidden_dim + 1)
+            self.coordinates, self.centre = principal_coordinates(x), x.new_zeros(model.hidden_dim + 1, 1)
             self.codes, self.pixels, self.dead_loss = _change_coordinates(x, self.coordinates)
             self.gains, self.betas, self.product = (0.5, 4.0), (0.9, 0.99), last_layer_product(x)
         self.sizes = self.codes.shape[1], model.hidden_dim, model.latent_dim, self.pixels.shape[1]
@@ -330,15 +329,15 @@ class HandStep:
         if start == "model": return _read_layers(self.layers, model)
         noise = torch.Generator(x.device).manual_seed(seed)
         start_from_data(self.layers, self.codes, self.coordinates.mean[self.coordinates.live], noise)
-        for V, gain in zip(self.layers[1:3], self.gains): V /= gain
+        for W, gain in zip(self.layers[1:3], self.gains): W /= gain
 
     @torch.no_grad()
     def __call__(self, index: Tensor, rate: float, generator: torch.Generator) -> Tensor:
         "One step on the images of the index; reconstruction and KL as `train_step` returns them."
         buf, work = self._batch(len(index))
-        torch.index_select(self.pixels, 0, index, out=buf.x)
-        if self.codes is not self.pixels: torch.index_select(self.codes, 0, index, out=buf.c)
-        buf.eps.normal_(generator=generator)
+        buf.x.copy_(torch.index_select(self.pixels, 0, index, out=buf.rows_x).T)
+        if self.codes is not self.pixels: buf.c1[:-1].copy_(torch.index_select(self.codes, 0, index, out=buf.rows_c).T)
+        buf.rows_eps.normal_(generator=generator)
         self.rate.fill_(rate)
         terms = work()
         if self.centre is not None and self.calls % 32 == 0: _recentre(self, buf.k)
@@ -350,7 +349,7 @@ class HandStep:
         if size not in self.batches:
             buf = Buffers(self.codes, (size, *self.sizes))
             buf.offset[0] = self.dead_loss * size
-            if self.codes is self.pixels: buf.c = buf.x
+            if self.codes is self.pixels: buf.x = buf.c1[:-1]
             self.batches[size] = buf, as_graph(lambda: self._work(buf), buf.x.device)
         return self.batches[size]
 
@@ -370,7 +369,7 @@ class HandStep:
         folded = self.layers if self.coordinates is None else _fold(self.layers, self.coordinates, self.gains, self.centre)
         _write_layers(folded, self.model)
 
-# %% ../nbs/06_training.ipynb #47a27f8e
+# %% ../nbs/06_training.ipynb #c6083db7
 def _adam_update(p, g, memory, rate, betas):
     "Eqs. (6.5) and (6.6) for one vector in one pass over memory: the kernel of torch's fused Adam."
     memory["step"] += 1
@@ -379,10 +378,10 @@ def _adam_update(p, g, memory, rate, betas):
 
 def _recentre(step, k):
     "Move the running mean of the decoder's features halfway to that of a batch; the last bias takes up the difference."
-    V4 = step.layers[3]
-    shift = 0.5 * (k.mean(0) - step.centre[:-1])  # (H,)
-    step.centre[:-1] += shift
-    V4[-1] += shift @ V4[:-1]
+    W4 = step.layers[3]
+    shift = 0.5 * (k.mean(1) - step.centre[:-1, 0])  # (H,)
+    step.centre[:-1, 0] += shift
+    W4[:, -1] += W4[:, :-1] @ shift
 
 # %% ../nbs/06_training.ipynb #b040df50
 def make_step(
