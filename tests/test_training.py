@@ -256,11 +256,11 @@ def test_centre_follows_the_features_and_changes_no_function():
     model, images, noise = small_vae().double(), some_images(64).double(), torch.Generator()
     step = training.HandStep(model, images, start="data")
     for _ in range(40): step(torch.arange(64), 0.0, noise.manual_seed(0))  # nothing moves but the centre: twice in 40 steps
-    features = step._batch(64)[0].k.mean(1, keepdim=True)
+    features = training._batch(step, 64)[0].k.mean(1, keepdim=True)
     torch.testing.assert_close(step.centre[:-1], 0.75 * features)
     assert step.centre[-1] == 0
     before = step(torch.arange(64), 0.0, noise.manual_seed(1))
-    training._recentre(step, step._batch(64)[0].k)
+    training._recentre(step, training._batch(step, 64)[0].k)
     torch.testing.assert_close(step(torch.arange(64), 0.0, noise.manual_seed(1)), before, rtol=1e-12, atol=0)
 
 

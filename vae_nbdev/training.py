@@ -66,7 +66,7 @@ def train_step(
     optimizer.step()
     return terms.detach()
 
-# %% ../nbs/06_training.ipynb #d08503c0
+# %% ../nbs/06_training.ipynb #6c5722af
 class AutogradStep:
     "Training steps of any model that has `forward_logits`, the gradient by autograd."
     def __init__(
@@ -75,6 +75,7 @@ class AutogradStep:
         images: Tensor,    # training images on the model's device, (N, ...)
     ):
         self.model, self.images, self.optimizer = model, images, make_optimizer(list(model.parameters()))
+        self.memory = [{"value": p.detach(), **kept} for p, kept in self.optimizer.state.items()]  # for a checkpoint
 
     def __call__(
         self,
@@ -85,10 +86,6 @@ class AutogradStep:
         "One step on the images of the index."
         for group in self.optimizer.param_groups: group["lr"] = rate
         return train_step(self.model, self.optimizer, self.images.index_select(0, index), generator)
-
-    def memory(self) -> list[dict[str, Tensor]]:  # for each parameter its value, step, exp_avg and exp_avg_sq
-        "What the next step depends on."
-        return [{"value": p.detach(), **memory} for p, memory in self.optimizer.state.items()]
 
     def write_back(self) -> None:
         "Nothing to do: the model's own parameters are trained."
@@ -294,18 +291,18 @@ def _change_coordinates(x, coordinates):
     dead_loss = reconstruction_loss(constant, mean[dead][None]).item() if dead.any() else 0.0
     return torch.addmm(-(mean[live] @ axes), pixels, axes), pixels, dead_loss  # (N, K), (N, P)
 
-# %% ../nbs/06_training.ipynb #d314b635
-def _fold(layers, coordinates, gains, centre):
+# %% ../nbs/06_training.ipynb #7d0608d6
+def _fold(step):
     "Affine maps on codes and live pixels as affine maps on pixels, Eq. (6.9)."
-    (V1, V2, V3, V4), (mean, live, axes) = layers, coordinates
+    (V1, V2, V3, V4), (mean, live, axes) = step.layers, step.coordinates
     W1, W4 = V1.new_zeros(len(V1), len(mean) + 1), V4.new_zeros(len(mean), V4.shape[1])
     W1[:, live], W1[:, -1] = V1[:, :-1] @ axes.T, V1[:, -1] - V1[:, :-1] @ (mean[live] @ axes)
     W4[:, -1] = torch.logit(mean.clamp(1e-6, 1 - 1e-6))
     W4[live] = V4
-    W4[live, -1] -= (V4 @ centre).flatten()
-    return [W1, gains[0] * V2, gains[1] * V3, W4]
+    W4[live, -1] -= (V4 @ step.centre).flatten()
+    return [W1, step.gains[0] * V2, step.gains[1] * V3, W4]
 
-# %% ../nbs/06_training.ipynb #78cf3979
+# %% ../nbs/06_training.ipynb #40c8899c
 class HandStep:
     "Training steps of a `VAE` on one flat vector of parameters, with the gradient written out."
     @torch.no_grad()
@@ -326,48 +323,43 @@ class HandStep:
         self.sizes = self.codes.shape[1], model.hidden_dim, model.latent_dim, self.pixels.shape[1]
         (self.values, self.layers), (self.derivatives, self.gradients) = (_flat_layers(x, self.sizes) for _ in range(2))
         self.adam, self.rate, self.calls = _adam_memory(self.values), x.new_zeros(()), 0
+        self.memory = [{"value": self.values, **self.adam}]  # for a checkpoint
         if start == "model": return _read_layers(self.layers, model)
-        noise = torch.Generator(x.device).manual_seed(seed)
-        start_from_data(self.layers, self.codes, self.coordinates.mean[self.coordinates.live], noise)
+        start_from_data(self.layers, self.codes, self.coordinates.mean[self.coordinates.live], torch.Generator(x.device).manual_seed(seed))
         for W, gain in zip(self.layers[1:3], self.gains): W /= gain
 
     @torch.no_grad()
     def __call__(self, index: Tensor, rate: float, generator: torch.Generator) -> Tensor:
         "One step on the images of the index; reconstruction and KL as `train_step` returns them."
-        buf, work = self._batch(len(index))
+        buf, work = _batch(self, len(index))
         buf.x.copy_(torch.index_select(self.pixels, 0, index, out=buf.rows_x).T)
         if self.codes is not self.pixels: buf.c1[:-1].copy_(torch.index_select(self.codes, 0, index, out=buf.rows_c).T)
         buf.rows_eps.normal_(generator=generator)
         self.rate.fill_(rate)
-        terms = work()
-        if self.centre is not None and self.calls % 32 == 0: _recentre(self, buf.k)
-        self.calls += 1
+        self.calls, terms = self.calls + 1, work()
+        if self.centre is not None and self.calls % 32 == 1: _recentre(self, buf.k)
         return terms
-
-    def _batch(self, size):
-        "Buffers for a batch of this size, and the work on them, made when they are first needed."
-        if size not in self.batches:
-            buf = Buffers(self.codes, (size, *self.sizes))
-            buf.offset[0] = self.dead_loss * size
-            if self.codes is self.pixels: buf.x = buf.c1[:-1]
-            self.batches[size] = buf, as_graph(lambda: self._work(buf), buf.x.device)
-        return self.batches[size]
-
-    def _work(self, buf):
-        "What is the same in each step: gradient and Adam. No number in it comes from Python."
-        terms = elbo_gradient(self.layers, self.gradients, buf, self.gains, self.centre, self.product)
-        _adam_update(self.values, self.derivatives, self.adam, self.rate, self.betas)
-        return terms
-
-    def memory(self) -> list[dict[str, Tensor]]:  # value, step, exp_avg and exp_avg_sq of the parameters
-        "What the next step depends on."
-        return [{"value": self.values, **self.adam}]
 
     @torch.no_grad()
     def write_back(self) -> None:
         "Bring the model's own parameters up to date."
-        folded = self.layers if self.coordinates is None else _fold(self.layers, self.coordinates, self.gains, self.centre)
-        _write_layers(folded, self.model)
+        _write_layers(self.layers if self.coordinates is None else _fold(self), self.model)
+
+# %% ../nbs/06_training.ipynb #57bb94d6
+def _batch(step, size):
+    "Buffers for a batch of this size, and the work on them, made when they are first needed."
+    if size not in step.batches:
+        buf = Buffers(step.codes, (size, *step.sizes))
+        buf.offset[0] = step.dead_loss * size
+        if step.codes is step.pixels: buf.x = buf.c1[:-1]
+        step.batches[size] = buf, as_graph(lambda: _work(step, buf), buf.x.device)
+    return step.batches[size]
+
+def _work(step, buf):
+    "What is the same in each step: gradient and Adam. No number in it comes from Python."
+    terms = elbo_gradient(step.layers, step.gradients, buf, step.gains, step.centre, step.product)
+    _adam_update(step.values, step.derivatives, step.adam, step.rate, step.betas)
+    return terms
 
 # %% ../nbs/06_training.ipynb #c6083db7
 def _adam_update(p, g, memory, rate, betas):
@@ -553,10 +545,10 @@ def load(
     model.load_state_dict(weights, assign=True)
     return model.to(device)
 
-# %% ../nbs/06_training.ipynb #dae35df8
+# %% ../nbs/06_training.ipynb #c17724d5
 def _step_state(step):
     "The tensors of a step that its next call depends on, by name."
-    state = {f"optimizer/{key}/{i}": t for i, memory in enumerate(step.memory()) for key, t in memory.items()}
+    state = {f"optimizer/{key}/{i}": t for i, memory in enumerate(step.memory) for key, t in memory.items()}
     if getattr(step, "centre", None) is not None: state |= {"centre/value": step.centre}
     return state
 
