@@ -218,6 +218,20 @@ def test_nothing_overflows_a_phone(opener, pages):
         assert not wide, (path, wide)
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_equation_runs_into_its_number(opener, pages, width):
+    """A wide equation scrolls inside its box, and the number comes after it."""
+    window = opener(width=width)
+    for path in pages:
+        window.visit(path)
+        gaps = window.evaluate("""[...document.querySelectorAll('.katex-html > .tag')].map(tag => [tag.textContent, tag.lastElementChild.getBoundingClientRect().left
+            - Math.max(...[...tag.parentElement.querySelectorAll(':scope > .base')].map(base => base.getBoundingClientRect().right))])""")
+        assert [number for number, gap in gaps if gap < 4] == [], path
+        if width == 1280:  # and there no equation has to scroll
+            wide = "[...document.querySelectorAll('.katex-display')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(-30))"
+            assert window.evaluate(wide) == [], path
+
+
 ONE_OF_A_COLOUR = """() => { const seen = new Set(); document.querySelectorAll('.highlight span').forEach(token =>
     seen.has(token.className) ? token.replaceWith(...token.childNodes) : seen.add(token.className)) }"""  # of thousands, for speed
 
