@@ -16,8 +16,11 @@ import math
 import pydoc
 import re
 import shutil
+import socket
 import struct
+import subprocess
 import sys
+import time
 import tokenize
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from docutils import nodes
 from pybtex.database import parse_file
 from sphinx import addnodes
 from sphinx.util import logging
+from sphinxcontrib.katex import KaTeXError, KaTeXServer
 
 logger = logging.getLogger(__name__)
 PARTS = {0: "Foundations", 1: "Understanding", 2: "Beyond", 3: "Engineering", 9: "Reference"}  # by tens of the number
@@ -522,6 +526,27 @@ def prepare(app, config):
     app.vae_project = Project(config.site_root or Path(app.confdir).parent)
 
 
+def start_katex(rundir, timeout):
+    """KaTeX's server and a connection to it, as `KaTeXServer.start_server_process`, which gives up when it comes too early.
+
+    Between bind and listen the socket exists and refuses connections; then the server would outlive the build, too.
+    """
+    address, deadline = rundir / "katex.sock", time.monotonic() + timeout
+    server = subprocess.Popen(KaTeXServer.build_command(socket=address), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=rundir)
+    while True:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            client.connect(str(address))
+            return server, client
+        except (FileNotFoundError, ConnectionRefusedError):
+            client.close()
+            if server.poll() is not None: raise KaTeXError(f"KaTeX's server ended with exit status {server.returncode} before it listened")
+            if time.monotonic() > deadline:
+                server.kill()
+                raise KaTeXServer.timeout_error(timeout)
+            time.sleep(0.01)
+
+
 def translate_source(app, docname, content):
     if Path(app.env.doc2path(docname)).suffix == ".ipynb":
         content[0] = json.dumps(translate(json.loads(content[0]), docname, app.vae_project))
@@ -554,6 +579,7 @@ def copy_assets(app, exception):
 
 
 def setup(app):
+    KaTeXServer.start_server_process = start_katex
     app.add_config_value("site_root", "", "env")
     app.connect("config-inited", prepare)
     app.connect("builder-inited", lambda app: stage(app.vae_project, Path(app.srcdir)))

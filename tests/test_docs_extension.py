@@ -132,6 +132,49 @@ def test_without_node_one_sentence_says_so(tmp_path):
     assert done.returncode != 0 and "install Node.js" in done.stderr and "Traceback" not in done.stderr
 
 
+SLOW = """
+import socket, sys, time
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[sys.argv.index("--socket") + 1])
+time.sleep(0.3)
+server.listen()
+client, _ = server.accept()
+client.sendall(client.recv(2))
+"""
+
+
+@pytest.fixture
+def katex_server(tmp_path, monkeypatch):
+    "Put a Python program in the place of KaTeX's server."
+    def put(program):
+        (tmp_path / "server.py").write_text(program)
+        monkeypatch.setattr("sphinxcontrib.katex.NODEJS_BINARY", sys.executable)
+        monkeypatch.setattr("sphinxcontrib.katex.SCRIPT_PATH", str(tmp_path / "server.py"))
+        monkeypatch.setattr("subprocess.Popen", lambda *args, start=subprocess.Popen, **options: started.append(start(*args, **options)) or started[-1])
+        return tmp_path
+    started = put.started = []
+    yield put
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_socket_that_does_not_listen_yet_is_waited_for(katex_server):
+    process, client = vae_site.start_katex(katex_server(SLOW), 60)
+    with client:
+        client.sendall(b"ab")
+        assert client.recv(2) == b"ab"
+
+
+def test_a_server_that_ends_is_not_waited_for(katex_server):
+    with pytest.raises(vae_site.KaTeXError, match="exit status 7"): vae_site.start_katex(katex_server("raise SystemExit(7)"), 60)
+
+
+def test_a_server_that_never_listens_does_not_outlive_the_build(katex_server):
+    with pytest.raises(vae_site.KaTeXError, match="after 0.1 seconds"): vae_site.start_katex(katex_server("input()"), 0.1)
+    assert katex_server.started[0].wait(60) < 0
+
+
 def test_names_of_other_projects_are_real():
     "Every name in backticks that a chapter links to another project's documentation exists there."
     for path in sorted((ROOT / "nbs").glob("*.ipynb")):
