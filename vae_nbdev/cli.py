@@ -179,12 +179,12 @@ def _add_data_options(parser) -> None:
     parser.add_argument("--dataset", help="mnist (in the package), fashion-mnist or kmnist (default: mnist)")
     parser.add_argument("--data-root", help="folder with other datasets in torchvision's layout (default: data)")
 
-# %% ../nbs/90_cli.ipynb #0caf4e47
+# %% ../nbs/90_cli.ipynb #ac2ccee1
 def _add_train(commands) -> None:
     "The parser of `vae-nbdev train`."
     p = commands.add_parser("train", help="train a VAE", description="Train a VAE; leave weights, history and pictures in a folder.")
     _add_data_options(p)
-    p.add_argument("--recipe", help="seed (the classic: Adam, 20 epochs) or fast (a start from the data, 3 epochs) (default: seed)")
+    p.add_argument("--recipe", help="seed (the classic: Adam, 20 epochs) or fast (a start from the data, 2 epochs) (default: seed)")
     p.add_argument("--epochs", type=int, help="passes over the training set (default: the recipe's)")
     p.add_argument("--batch-size", type=int, help="images per step (default: the recipe's)")
     p.add_argument("--lr", type=float, help="learning rate, at its peak (default: the recipe's)")
