@@ -4,13 +4,17 @@
 
 # %% auto #0
 __all__ = ['ppca_posterior', 'ppca_log_evidence', 'gaussian_kl', 'expected_log_likelihood', 'gaussian_elbo',
-           'ppca_maximum_likelihood']
+           'principal_components', 'ppca_maximum_likelihood', 'PPCA', 'noise_from', 'elbo_terms']
 
 # %% ../nbs/02_elbo.ipynb #4a01de31
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import (Distribution, Independent, MultivariateNormal, Normal,
+                                 kl_divergence)
 
 # %% ../nbs/02_elbo.ipynb #5e791e65
 def _check_ppca(
@@ -123,17 +127,117 @@ def gaussian_elbo(
     prior_mean, prior_cov = torch.zeros_like(mu), torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
     return reconstruction - gaussian_kl(mu, cov, prior_mean, prior_cov)
 
+# %% ../nbs/02_elbo.ipynb #617b59c4
+def principal_components(
+    x: Tensor,               # observations, (N, D)
+    k: int | None = None,    # how many directions, at most D; None is all of them
+) -> tuple[Tensor, Tensor]:  # orthonormal directions, (D, k); all variances, (D,)
+    "Directions of largest variance, first one first, each with its largest entry positive."
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"x must be (N, D), with no dimension 0, not {tuple(x.shape)}")
+    if k is not None and not 1 <= k <= x.shape[1]:
+        raise ValueError(f"k must be from 1 to {x.shape[1]}, the dimensions of x, not {k}")
+    centred = x - x.mean(0)                                            # (N, D)
+    variance, axes = torch.linalg.eigh(centred.mT @ centred / len(x))  # ascending
+    axes = axes.flip(1)[:, :k]                                         # (D, k)
+    sign = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()   # (1, k)
+    return axes * sign, variance.flip(0).clamp_min(0)
+
 # %% ../nbs/02_elbo.ipynb #58838145
 def ppca_maximum_likelihood(
     x: Tensor,                       # observations, (B, D)
     latent_dim: int,                 # Z, from 1 to D - 1
-) -> tuple[Tensor, Tensor, Tensor]:  # W, (D, Z), with orthogonal columns; b, (D,); sigma, ()
-    "Maximum-likelihood probabilistic PCA in closed form; Tipping and Bishop (1999), section 3."
+) -> tuple[Tensor, Tensor, Tensor]:  # W, (D, Z), columns orthogonal; b, (D,); sigma, ()
+    "Maximum-likelihood probabilistic PCA; Tipping and Bishop (1999), section 3."
     if x.ndim != 2 or not 1 <= latent_dim < x.shape[1]:
-        raise ValueError(f"x must be (B, D) and latent_dim from 1 to D - 1, not {tuple(x.shape)} and {latent_dim}")
-    variance, axes = torch.linalg.eigh(torch.cov(x.mT, correction=0))  # ascending, (D,), (D, D)
-    noise = variance[:-latent_dim].mean()                              # sigma^2
-    if not noise > torch.finfo(x.dtype).eps * variance[-1]:
-        raise ValueError(f"x has no variance left outside {latent_dim} dimensions; take fewer, or more observations")
-    W = axes[:, -latent_dim:] * (variance[-latent_dim:] - noise).sqrt()
-    return W.flip(1), x.mean(0), noise.sqrt()                          # largest first
+        raise ValueError("x must be (B, D) and latent_dim from 1 to D - 1, "
+                         f"not {tuple(x.shape)} and {latent_dim}")
+    axes, variance = principal_components(x, latent_dim)  # (D, Z), (D,)
+    noise = variance[latent_dim:].mean()                  # sigma^2
+    if not noise > torch.finfo(x.dtype).eps * variance[0]:
+        raise ValueError(f"x has no variance left outside {latent_dim} dimensions; "
+                         "take fewer, or more observations")
+    W = axes * (variance[:latent_dim] - noise).clamp_min(0).sqrt()
+    return W, x.mean(0), noise.sqrt()
+
+# %% ../nbs/02_elbo.ipynb #7f383f48
+class PPCA(nn.Module):
+    "Probabilistic PCA as three distributions, with the exact posterior and evidence."
+    def __init__(
+        self,
+        W: Tensor,              # decoder matrix, (D, Z)
+        b: Tensor,              # decoder offset, (D,)
+        sigma: Tensor | float,  # standard deviation of the noise
+    ):
+        super().__init__()
+        sigma = _check_ppca(b[None], W, b, sigma)
+        self.W, self.b, self.log_sigma = (
+            nn.Parameter(p.detach().clone()) for p in (W, b, sigma.log()))
+
+    def _theta(self) -> tuple[Tensor, Tensor, Tensor]:  # W, b, sigma
+        return self.W, self.b, self.log_sigma.exp()
+
+    @property
+    def prior(self) -> Distribution:  # event (Z,)
+        "p(z) = N(0, I)."
+        mean, cov = self.W.new_zeros(self.W.shape[1]), torch.eye(self.W.shape[1]).to(self.W)
+        return MultivariateNormal(mean, cov, validate_args=False)
+
+    def posterior(
+        self,
+        x: Tensor,       # observations, (B, D) or (B, ...) with D numbers each
+    ) -> Distribution:   # batch (B,), event (Z,)
+        "p(z|x), Eq. (2.7)."
+        return MultivariateNormal(*ppca_posterior(x.flatten(1), *self._theta()),
+                                  validate_args=False)
+
+    def likelihood(
+        self,
+        z: Tensor,       # latents, (B, Z)
+    ) -> Distribution:   # batch (B,), event (D,)
+        "p(x|z), Eq. (2.3)."
+        W, b, sigma = self._theta()
+        pixels = Normal(z @ W.mT + b, sigma, validate_args=False)  # (B, D)
+        return Independent(pixels, 1, validate_args=False)
+
+    def log_prob(
+        self,
+        x: Tensor,  # observations, (B, D) or (B, ...) with D numbers each
+    ) -> Tensor:    # log p(x), (B,), nats
+        "The exact evidence, Eq. (2.8)."
+        return ppca_log_evidence(x.flatten(1), *self._theta())
+
+# %% ../nbs/02_elbo.ipynb #b11582a3
+@contextmanager
+def noise_from(
+    generator: torch.Generator | None,  # source of the noise; None is torch's global one
+) -> Iterator[None]:
+    "Inside, torch's global random numbers come from `generator`; outside, nothing changes."
+    if generator is None:
+        yield
+        return
+    device = generator.device
+    source = torch if device.type == "cpu" else getattr(torch, device.type)
+    where = (device,) if device.type == "cuda" else ()  # one generator for each GPU
+    outside = source.get_rng_state(*where)
+    source.set_rng_state(generator.get_state(), *where)
+    try: yield
+    finally:
+        inside = source.get_rng_state(*where)
+        source.set_rng_state(outside, *where)
+        generator.set_state(inside)  # last, for the caller who names the global generator
+
+# %% ../nbs/02_elbo.ipynb #2e2da73f
+def elbo_terms(
+    model,                                     # has prior, posterior(x), likelihood(z)
+    x: Tensor,                                 # observations, (B, ...)
+    generator: torch.Generator | None = None,  # source of the noise; None is torch's own
+) -> tuple[Tensor, Tensor]:                    # reconstruction loss and KL, (B,) each, nats
+    "The two terms of the negative ELBO of each observation, from one sample of z."
+    q, prior = model.posterior(x), model.prior
+    with noise_from(generator): z = q.rsample()  # (B, Z)
+    p = model.likelihood(z)
+    reconstruction = -p.log_prob(x.reshape(len(x), *p.event_shape))
+    try: kl = kl_divergence(q, prior)
+    except NotImplementedError: kl = q.log_prob(z) - prior.log_prob(z)  # Eq. (2.26)
+    return reconstruction, kl
