@@ -5,15 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal, kl_divergence
 
 from vae_nbdev.elbo import (
+    PPCA,
+    elbo_terms,
     expected_log_likelihood,
     gaussian_elbo,
     gaussian_kl,
+    noise_from,
     ppca_log_evidence,
     ppca_maximum_likelihood,
     ppca_posterior,
+    principal_components,
 )
 
 F64 = torch.float64
@@ -130,6 +134,190 @@ def test_maximum_likelihood_is_a_maximum(seed):
         assert ppca_log_evidence(x, W + step[0], b + step[1], sigma).mean() < best
 
 
+
+def test_maximum_likelihood_of_equal_variances_has_no_directions():
+    "Their mean may exceed them by a rounding error, and a square root must not see the difference."
+    axes = torch.cat([torch.eye(7, dtype=F64), -torch.eye(7, dtype=F64)])
+    for scale in torch.linspace(0.5, 2, 50).tolist():
+        W, b, sigma = ppca_maximum_likelihood(scale * axes, 3)
+        assert W.abs().max() < 1e-7 and b.abs().max() == 0
+        assert math.isclose(sigma, scale / math.sqrt(7))
+
+
+# principal components
+
+@properties
+@given(st.integers(1, 12), dims, seeds)
+def test_principal_components_are_those_of_a_singular_value_decomposition(n, dim, seed):
+    rng = torch.Generator().manual_seed(seed)
+    x = 3 + torch.randn(n, dim, generator=rng, dtype=F64) * torch.arange(1, dim + 1)
+    axes, variance = principal_components(x)
+    centred = x - x.mean(0)
+    expected = torch.zeros(dim, dtype=F64)
+    singular = torch.linalg.svdvals(centred)
+    expected[:len(singular)] = singular.square() / n
+    assert axes.shape == (dim, dim) and variance.shape == (dim,) and (variance >= 0).all()
+    torch.testing.assert_close(axes.mT @ axes, torch.eye(dim, dtype=F64))
+    torch.testing.assert_close(variance, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close((centred @ axes).square().mean(0), variance, rtol=1e-9, atol=1e-12)
+    assert (axes.gather(0, axes.abs().argmax(0, keepdim=True)) > 0).all()  # the sign
+    for k in range(1, dim + 1):
+        first, all_of_them = principal_components(x, k)
+        assert torch.equal(first, axes[:, :k]) and torch.equal(all_of_them, variance)
+
+
+def test_principal_components_keep_the_dtype_and_span_the_plane_of_the_data():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 2, generator=rng) @ torch.randn(2, 7, generator=rng) + 10
+    axes, variance = principal_components(x, 2)
+    assert axes.dtype == variance.dtype == torch.float32
+    torch.testing.assert_close((x - x.mean(0)) @ axes @ axes.mT, x - x.mean(0), rtol=0, atol=1e-4)
+
+
+# noise from a generator
+
+def draws(num=5):
+    return Normal(0.0, 1.0).rsample((num,))
+
+
+def test_noise_from_leaves_the_global_state_and_repeats_the_generator():
+    torch.manual_seed(7)
+    expected = draws(), draws()
+    torch.manual_seed(8)
+    before, generator = torch.get_rng_state(), torch.Generator().manual_seed(7)
+    with noise_from(generator): first = draws()
+    assert torch.equal(torch.get_rng_state(), before)
+    with noise_from(generator): second = draws()  # the state has moved on
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, expected[0]) and torch.equal(second, expected[1])
+    with noise_from(torch.Generator().manual_seed(7)): assert torch.equal(draws(), first)
+
+
+def test_noise_from_none_is_the_global_generator():
+    torch.manual_seed(7)
+    expected = draws(), draws()
+    for generator in (None, torch.default_generator):
+        torch.manual_seed(7)
+        with noise_from(generator): first = draws()
+        assert torch.equal(first, expected[0]) and torch.equal(draws(), expected[1])
+
+
+def test_noise_from_gives_the_global_state_back_after_an_error():
+    before, generator = torch.get_rng_state(), torch.Generator().manual_seed(7)
+    with pytest.raises(ZeroDivisionError), noise_from(generator):
+        first = draws()
+        1 / 0
+    assert torch.equal(torch.get_rng_state(), before)
+    with noise_from(generator): assert not torch.equal(draws(), first)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_noise_from_a_generator_of_a_gpu():
+    before, generator = torch.cuda.get_rng_state(), torch.Generator("cuda").manual_seed(7)
+    with noise_from(generator): first = torch.randn(5, device="cuda")
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    with noise_from(generator.manual_seed(7)): assert torch.equal(torch.randn(5, device="cuda"), first)
+
+
+# the bound of any model
+
+class Shifted(PPCA):
+    "A posterior that is not the exact one."
+    def posterior(self, x):
+        q = super().posterior(x)
+        return MultivariateNormal(q.mean + 0.3, 2 * q.covariance_matrix)
+
+
+class SampledKL(PPCA):
+    "The same prior as a class for which torch knows no divergence from a full Gaussian."
+    prior = Independent(Normal(torch.zeros(3, dtype=F64), 1.0), 1)
+
+
+class Coins(torch.nn.Module):
+    "Four pixels in a square; one latent dimension decides how white they are."
+    prior = Independent(Normal(torch.zeros(1, dtype=F64), 1.0), 1)
+
+    def posterior(self, x):
+        return Independent(Normal(x.flatten(1).mean(1, keepdim=True) - 0.3, 0.6), 1)
+
+    def likelihood(self, z):
+        return Independent(Bernoulli(logits=(1.5 * z)[..., None, None].expand(-1, 1, 2, 2)), 3)
+
+
+def averaged(model, x, num=20_000, seed=0):
+    "Mean of both terms over draws, and their standard errors, (2, B) each."
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad(): terms = elbo_terms(model, x.repeat(num, *[1] * (x.ndim - 1)), generator)
+    terms = torch.stack(terms).view(2, num, len(x))
+    return terms.mean(1), terms.std(1) / math.sqrt(num)
+
+
+@pytest.mark.parametrize("kind", [PPCA, Shifted, SampledKL])
+def test_terms_of_the_linear_model_average_to_the_exact_ones(kind):
+    _, (x, W, b, sigma), _ = problem(11)
+    model = kind(W, b, sigma)
+    with torch.no_grad(): q = model.posterior(x)
+    mu, cov = q.mean, q.covariance_matrix
+    exact = torch.stack([-expected_log_likelihood(x, W, b, sigma, mu, cov),
+                         gaussian_kl(mu, cov, torch.zeros_like(mu), torch.eye(3, dtype=F64))])
+    mean, error = averaged(model, x)
+    assert mean.shape == (2, len(x))
+    assert ((mean - exact).abs() < 4.5 * error + 1e-10).all()
+    total = -exact.sum(0)
+    torch.testing.assert_close(total, gaussian_elbo(x, W, b, sigma, mu, cov))
+    gap = gaussian_kl(mu, cov, *ppca_posterior(x, W, b, sigma))
+    torch.testing.assert_close(total + gap, model.log_prob(x).detach())
+
+
+def test_sampled_terms_at_the_posterior_are_the_evidence_in_every_draw():
+    _, (x, *model), _ = problem(12)
+    model = SampledKL(*model)
+    for seed in range(3):  # and so are the gradients, which pass through the draw
+        found, exact = -sum(elbo_terms(model, x, torch.Generator().manual_seed(seed))), model.log_prob(x)
+        torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-10)
+        gradients = [torch.autograd.grad(value.sum(), list(model.parameters())) for value in (found, exact)]
+        torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
+
+
+def test_terms_of_a_bernoulli_model_average_to_integrals_on_a_grid():
+    x = torch.tensor([[1.0, 1, 0, 1], [0, 0, 0, 1]], dtype=F64).view(2, 1, 2, 2)
+    model, grid = Coins(), torch.linspace(-12, 12, 4001, dtype=F64)[:, None]
+    q = model.posterior(x)
+    log_q = Normal(q.mean, q.stddev).log_prob(grid[:, None])[..., 0]                   # (T, B)
+    integral = lambda f: torch.trapezoid(log_q.exp() * f, grid, dim=0)                  # (T, B) -> (B,)
+    log_likelihood = model.likelihood(grid).log_prob(x[:, None]).mT                     # (T, B)
+    exact = torch.stack([-integral(log_likelihood), integral(log_q - model.prior.log_prob(grid)[:, None])])
+    for observations in (x, x.flatten(1)):  # in the likelihood's shape, and in rows
+        mean, error = averaged(model, observations)
+        assert ((mean - exact).abs() < 4.5 * error + 1e-8).all()
+    assert error[0].min() > 1e-4 and error[1].max() < 1e-12  # one term sampled, one in closed form
+
+
+def test_terms_use_the_generator_alone():
+    _, (x, *parameters), _ = problem(13)
+    model = PPCA(*parameters)
+    before = torch.get_rng_state()
+    first, again, other = (elbo_terms(model, x, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
+    elbo_terms(model, x)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_ppca_is_a_module_that_holds_its_own_parameters():
+    _, (x, W, b, sigma), _ = problem(14)
+    model = PPCA(W, b, sigma)
+    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {"W": (6, 3), "b": (6,), "log_sigma": ()}
+    kept = W.clone()
+    with torch.no_grad(): model.W.zero_()
+    assert torch.equal(W, kept)
+    images = x.view(7, 1, 2, 3)
+    single = PPCA(kept, b, sigma).float()
+    torch.testing.assert_close(single.log_prob(images.float()).double(), ppca_log_evidence(x, kept, b, sigma), rtol=1e-3, atol=1e-3)
+    assert single.prior.mean.dtype == single.posterior(images.float()).mean.dtype == torch.float32
+    assert single.likelihood(torch.zeros(7, 3)).event_shape == (6,)
+
+
 _, (X, W, B, SIGMA), MU = problem(1)
 EYE = torch.eye(3, dtype=F64)
 NOT_POSITIVE = torch.tensor([[1, 2, 0], [2, 1, 0], [0, 0, 1]], dtype=F64)
@@ -154,6 +342,12 @@ NOT_POSITIVE = torch.tensor([[1, 2, 0], [2, 1, 0], [0, 0, 1]], dtype=F64)
     (lambda: ppca_maximum_likelihood(X, 6), "latent_dim from 1 to D - 1, not .* and 6"),
     (lambda: ppca_maximum_likelihood(X, 0), "latent_dim from 1 to D - 1, not .* and 0"),
     (lambda: ppca_maximum_likelihood(X[:3], 2), "no variance left outside 2 dimensions"),
+    (lambda: principal_components(X[0]), r"x must be \(N, D\), .* not \(6,\)"),
+    (lambda: principal_components(X[:0]), r"with no dimension 0, not \(0, 6\)"),
+    (lambda: principal_components(X, 0), "k must be from 1 to D = 6, not 0"),
+    (lambda: principal_components(X, 7), "k must be from 1 to D = 6, not 7"),
+    (lambda: PPCA(W, B, 0.0), "sigma must be one positive number, not 0"),
+    (lambda: PPCA(W, B[:2], 1.0), r"b \(D,\), not"),
 ])
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:

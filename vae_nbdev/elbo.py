@@ -13,22 +13,23 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import (Distribution, Independent, MultivariateNormal, Normal,
-                                 kl_divergence)
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import kl_divergence
 
 # %% ../nbs/02_elbo.ipynb #5e791e65
 def _check_ppca(
-    x: Tensor,                # observations, (B, D)
-    W: Tensor,                # decoder matrix, (D, Z)
-    b: Tensor,                # decoder offset, (D,)
-    sigma: "Tensor | float",  # standard deviation of the noise
-) -> Tensor:                  # sigma as a tensor, ()
+    x: Tensor,              # observations, (B, D)
+    W: Tensor,              # decoder matrix, (D, Z)
+    b: Tensor,              # decoder offset, (D,)
+    sigma: Tensor | float,  # standard deviation of the noise
+) -> Tensor:                # sigma as a tensor, ()
     "Refuse a model whose parts do not fit together."
-    if x.ndim != 2 or W.ndim != 2 or x.shape[1] != W.shape[0] or b.shape != W.shape[:1]:
+    if not (x.ndim == W.ndim == 2 and x.shape[1:] == W.shape[:1] == b.shape):
         raise ValueError("x must be (B, D), W (D, Z) and b (D,), "
                          f"not {tuple(x.shape)}, {tuple(W.shape)} and {tuple(b.shape)}")
     if not x.dtype == W.dtype == b.dtype:
-        raise ValueError(f"x, W and b must have one dtype, not {x.dtype}, {W.dtype} and {b.dtype}")
+        raise ValueError("x, W and b must have one dtype, "
+                         f"not {x.dtype}, {W.dtype} and {b.dtype}")
     sigma = torch.as_tensor(sigma, dtype=W.dtype, device=W.device)
     if sigma.ndim != 0 or not 0 < sigma.detach() < math.inf:
         raise ValueError(f"sigma must be one positive number, not {sigma.tolist()}")
@@ -45,7 +46,8 @@ def _cholesky(
     L, failed = torch.linalg.cholesky_ex(cov)
     if failed.any():
         lowest = torch.linalg.eigvalsh(cov).min().item()
-        raise ValueError(f"{name} must be positive definite; its smallest eigenvalue is {lowest:.3g}")
+        raise ValueError(f"{name} must be positive definite; "
+                         f"its smallest eigenvalue is {lowest:.3g}")
     return L
 
 # %% ../nbs/02_elbo.ipynb #51d1f3b1
@@ -53,28 +55,36 @@ def ppca_posterior(
     x: Tensor,                # observations, (B, D)
     W: Tensor,                # decoder matrix, (D, Z)
     b: Tensor,                # decoder offset, (D,)
-    sigma: "Tensor | float",  # standard deviation of the noise
-) -> tuple[Tensor, Tensor]:   # mean of p(z|x), (B, Z), and its covariance, (Z, Z), one for all x
+    sigma: Tensor | float,    # standard deviation of the noise
+) -> tuple[Tensor, Tensor]:   # mean of p(z|x), (B, Z); covariance for all x, (Z, Z)
     "Exact posterior of probabilistic PCA; Tipping and Bishop (1999), section 3."
     sigma = _check_ppca(x, W, b, sigma)
-    M = W.mT @ W + sigma**2 * torch.eye(W.shape[1], dtype=W.dtype, device=W.device)  # (Z, Z)
-    L = _cholesky(M, "W.T W + sigma^2 I")
-    mean = torch.cholesky_solve(W.mT @ (x - b).mT, L).mT                             # (B, Z)
+    identity = torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
+    L = _cholesky(W.mT @ W + sigma**2 * identity, "W.T W + sigma^2 I")  # (Z, Z)
+    mean = torch.cholesky_solve(W.mT @ (x - b).mT, L).mT                # (B, Z)
     return mean, sigma**2 * torch.cholesky_inverse(L)
 
 # %% ../nbs/02_elbo.ipynb #5c5a002d
+def _log_normal(
+    error: Tensor,  # sum of the squared errors of D numbers, (B,)
+    D: int,         # how many numbers
+    sigma: Tensor,          # their standard deviation, ()
+) -> Tensor:        # log-density of the D numbers, (B,), nats
+    "Density of independent Gaussian errors of one size."
+    return -0.5 * error / sigma**2 - D * (sigma.log() + 0.5 * math.log(2 * math.pi))
+
 def ppca_log_evidence(
-    x: Tensor,                # observations, (B, D)
-    W: Tensor,                # decoder matrix, (D, Z)
-    b: Tensor,                # decoder offset, (D,)
-    sigma: "Tensor | float",  # standard deviation of the noise
-) -> Tensor:                  # log p(x), (B,), nats
-    "Exact log-density of N(b, W W^T + sigma^2 I), through the posterior; Tipping and Bishop (1999), section 3."
+    x: Tensor,              # observations, (B, D)
+    W: Tensor,              # decoder matrix, (D, Z)
+    b: Tensor,              # decoder offset, (D,)
+    sigma: Tensor | float,  # standard deviation of the noise
+) -> Tensor:                # log p(x), (B,), nats
+    "Log-density of N(b, W W^T + sigma^2 I); Tipping and Bishop (1999), section 3."
     sigma = _check_ppca(x, W, b, sigma)
-    mean, cov = ppca_posterior(x, W, b, sigma)  # (B, Z), (Z, Z)
-    error = (x - b - mean @ W.mT).square().sum(1)                                    # (B,)
-    log_likelihood = -0.5 * error / sigma**2 - len(b) * (sigma.log() + 0.5 * math.log(2 * math.pi))
-    return log_likelihood - 0.5 * mean.square().sum(1) + 0.5 * torch.logdet(cov)  # (2 pi)^Z cancels
+    mean, cov = ppca_posterior(x, W, b, sigma)     # (B, Z), (Z, Z)
+    error = (x - b - mean @ W.mT).square().sum(1)  # (B,)
+    log_prior = -0.5 * mean.square().sum(1)        # its (2 pi)^(Z/2) cancels
+    return _log_normal(error, len(b), sigma) + log_prior + 0.5 * torch.logdet(cov)
 
 # %% ../nbs/02_elbo.ipynb #2bca2435
 def gaussian_kl(
@@ -83,60 +93,64 @@ def gaussian_kl(
     mu1: Tensor,   # mean of p, (..., Z)
     cov1: Tensor,  # covariance of p, (..., Z, Z)
 ) -> Tensor:       # KL(q || p), (...), nats
-    "Closed-form KL divergence between multivariate Gaussians with full covariances."
+    "Closed-form KL divergence between Gaussians with full covariances, Eq. (2.15)."
     Z = mu0.shape[-1]
     if not mu1.shape[-1] == Z or not cov0.shape[-2:] == cov1.shape[-2:] == (Z, Z):
-        raise ValueError("mu0, cov0, mu1 and cov1 must be (..., Z), (..., Z, Z), (..., Z) and (..., Z, Z), not "
-                         + ", ".join(str(tuple(t.shape)) for t in (mu0, cov0, mu1, cov1)))
+        shapes = ", ".join(str(tuple(t.shape)) for t in (mu0, cov0, mu1, cov1))
+        raise ValueError("mu0, cov0, mu1 and cov1 must be (..., Z), (..., Z, Z), "
+                         f"(..., Z) and (..., Z, Z), not {shapes}")
     L0, L1 = _cholesky(cov0, "cov0"), _cholesky(cov1, "cov1")
-    spread = torch.linalg.solve_triangular(L1, L0, upper=False).square().sum((-2, -1))
-    shift = torch.linalg.solve_triangular(L1, (mu1 - mu0)[..., None], upper=False).square().sum((-2, -1))
-    half_log_det = (L1.diagonal(dim1=-2, dim2=-1).log() - L0.diagonal(dim1=-2, dim2=-1).log()).sum(-1)
-    return 0.5 * (spread + shift - Z) + half_log_det
+    difference = (mu1 - mu0)[..., None]                       # (..., Z, 1)
+    spread = torch.linalg.solve_triangular(L1, L0, upper=False)
+    shift = torch.linalg.solve_triangular(L1, difference, upper=False)
+    quadratic = spread.square().sum((-2, -1)) + shift.square().sum((-2, -1))
+    log0, log1 = (L.diagonal(dim1=-2, dim2=-1).log().sum(-1) for L in (L0, L1))
+    return 0.5 * (quadratic - Z) + log1 - log0
 
 # %% ../nbs/02_elbo.ipynb #4e0dac07
 def expected_log_likelihood(
-    x: Tensor,                # observations, (B, D)
-    W: Tensor,                # decoder matrix, (D, Z)
-    b: Tensor,                # decoder offset, (D,)
-    sigma: "Tensor | float",  # standard deviation of the noise
-    mu: Tensor,               # mean of q(z|x), (B, Z)
-    cov: Tensor,              # covariance of q(z|x), (Z, Z) or (B, Z, Z)
-) -> Tensor:                  # E_q[log p(x|z)], (B,), nats
+    x: Tensor,              # observations, (B, D)
+    W: Tensor,              # decoder matrix, (D, Z)
+    b: Tensor,              # decoder offset, (D,)
+    sigma: Tensor | float,  # standard deviation of the noise
+    mu: Tensor,             # mean of q(z|x), (B, Z)
+    cov: Tensor,            # covariance of q(z|x), (Z, Z) or (B, Z, Z)
+) -> Tensor:                # E_q[log p(x|z)], (B,), nats
     "Reconstruction term of the ELBO for a linear decoder with Gaussian noise, exact."
     sigma, Z = _check_ppca(x, W, b, sigma), W.shape[1]
-    if mu.shape != (len(x), Z) or cov.shape not in {(Z, Z), (len(x), Z, Z)}:
-        raise ValueError(f"mu must be {(len(x), Z)} and cov {(Z, Z)} or {(len(x), Z, Z)}, "
+    one, each = (Z, Z), (len(x), Z, Z)
+    if mu.shape != (len(x), Z) or cov.shape not in {one, each}:
+        raise ValueError(f"mu must be {(len(x), Z)} and cov {one} or {each}, "
                          f"not {tuple(mu.shape)} and {tuple(cov.shape)}")
     L = _cholesky(cov, "cov")
-    error = (x - b - mu @ W.mT).square().sum(1)     # (B,)
-    spread = (L * (W.mT @ W @ L)).sum((-2, -1))     # () or (B,), tr(W cov W^T)
-    return -0.5 * (error + spread) / sigma**2 - len(b) * (sigma.log() + 0.5 * math.log(2 * math.pi))
+    error = (x - b - mu @ W.mT).square().sum(1)  # (B,)
+    spread = (L * (W.mT @ W @ L)).sum((-2, -1))  # () or (B,), tr(W cov W^T)
+    return _log_normal(error + spread, len(b), sigma)
 
 # %% ../nbs/02_elbo.ipynb #1f3da22f
 def gaussian_elbo(
-    x: Tensor,                # observations, (B, D)
-    W: Tensor,                # decoder matrix, (D, Z)
-    b: Tensor,                # decoder offset, (D,)
-    sigma: "Tensor | float",  # standard deviation of the noise
-    mu: Tensor,               # mean of q(z|x), (B, Z)
-    cov: Tensor,              # covariance of q(z|x), (Z, Z) or (B, Z, Z)
-) -> Tensor:                  # the ELBO of each observation, (B,), nats
-    "Exact ELBO of probabilistic PCA for a Gaussian q; Kingma and Welling (2014), Eq. (3)."
+    x: Tensor,              # observations, (B, D)
+    W: Tensor,              # decoder matrix, (D, Z)
+    b: Tensor,              # decoder offset, (D,)
+    sigma: Tensor | float,  # standard deviation of the noise
+    mu: Tensor,             # mean of q(z|x), (B, Z)
+    cov: Tensor,            # covariance of q(z|x), (Z, Z) or (B, Z, Z)
+) -> Tensor:                # the ELBO of each observation, (B,), nats
+    "Exact ELBO of probabilistic PCA, Gaussian q; Kingma and Welling (2014), Eq. (3)."
     reconstruction = expected_log_likelihood(x, W, b, sigma, mu, cov)
-    prior_mean, prior_cov = torch.zeros_like(mu), torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
-    return reconstruction - gaussian_kl(mu, cov, prior_mean, prior_cov)
+    prior_cov = torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
+    return reconstruction - gaussian_kl(mu, cov, torch.zeros_like(mu), prior_cov)
 
 # %% ../nbs/02_elbo.ipynb #617b59c4
 def principal_components(
     x: Tensor,               # observations, (N, D)
     k: int | None = None,    # how many directions, at most D; None is all of them
 ) -> tuple[Tensor, Tensor]:  # orthonormal directions, (D, k); all variances, (D,)
-    "Directions of largest variance, first one first, each with its largest entry positive."
+    "Directions by falling variance, each with its largest entry positive."
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"x must be (N, D), with no dimension 0, not {tuple(x.shape)}")
     if k is not None and not 1 <= k <= x.shape[1]:
-        raise ValueError(f"k must be from 1 to {x.shape[1]}, the dimensions of x, not {k}")
+        raise ValueError(f"k must be from 1 to D = {x.shape[1]}, not {k}")
     centred = x - x.mean(0)                                            # (N, D)
     variance, axes = torch.linalg.eigh(centred.mT @ centred / len(x))  # ascending
     axes = axes.flip(1)[:, :k]                                         # (D, k)
@@ -170,69 +184,67 @@ class PPCA(nn.Module):
         sigma: Tensor | float,  # standard deviation of the noise
     ):
         super().__init__()
-        sigma = _check_ppca(b[None], W, b, sigma)
+        log_sigma = _check_ppca(b[None], W, b, sigma).log()
         self.W, self.b, self.log_sigma = (
-            nn.Parameter(p.detach().clone()) for p in (W, b, sigma.log()))
+            nn.Parameter(p.detach().clone()) for p in (W, b, log_sigma))
 
-    def _theta(self) -> tuple[Tensor, Tensor, Tensor]:  # W, b, sigma
-        return self.W, self.b, self.log_sigma.exp()
+    def _theta(self): return self.W, self.b, self.log_sigma.exp()
 
     @property
-    def prior(self) -> Distribution:  # event (Z,)
+    def prior(self) -> Distribution:  # batch (), event (Z,)
         "p(z) = N(0, I)."
-        mean, cov = self.W.new_zeros(self.W.shape[1]), torch.eye(self.W.shape[1]).to(self.W)
-        return MultivariateNormal(mean, cov, validate_args=False)
+        cov = torch.eye(self.W.shape[1]).to(self.W)
+        return MultivariateNormal(torch.zeros_like(cov[0]), cov, validate_args=False)
 
     def posterior(
         self,
-        x: Tensor,       # observations, (B, D) or (B, ...) with D numbers each
-    ) -> Distribution:   # batch (B,), event (Z,)
+        x: Tensor,        # observations, (B, D), or any (B, ...) of D numbers each
+    ) -> Distribution:    # batch (B,), event (Z,)
         "p(z|x), Eq. (2.7)."
-        return MultivariateNormal(*ppca_posterior(x.flatten(1), *self._theta()),
-                                  validate_args=False)
+        mean, cov = ppca_posterior(x.flatten(1), *self._theta())
+        return MultivariateNormal(mean, cov, validate_args=False)
 
     def likelihood(
         self,
-        z: Tensor,       # latents, (B, Z)
-    ) -> Distribution:   # batch (B,), event (D,)
+        z: Tensor,        # latents, (B, Z)
+    ) -> Distribution:    # batch (B,), event (D,)
         "p(x|z), Eq. (2.3)."
         W, b, sigma = self._theta()
-        pixels = Normal(z @ W.mT + b, sigma, validate_args=False)  # (B, D)
-        return Independent(pixels, 1, validate_args=False)
+        return Independent(Normal(z @ W.mT + b, sigma, validate_args=False), 1)
 
     def log_prob(
         self,
-        x: Tensor,  # observations, (B, D) or (B, ...) with D numbers each
-    ) -> Tensor:    # log p(x), (B,), nats
+        x: Tensor,        # observations, (B, D), or any (B, ...) of D numbers each
+    ) -> Tensor:          # log p(x), (B,), nats
         "The exact evidence, Eq. (2.8)."
         return ppca_log_evidence(x.flatten(1), *self._theta())
 
 # %% ../nbs/02_elbo.ipynb #b11582a3
 @contextmanager
 def noise_from(
-    generator: torch.Generator | None,  # source of the noise; None is torch's global one
+    generator: torch.Generator | None,  # source of the noise; None: torch's global one
 ) -> Iterator[None]:
-    "Inside, torch's global random numbers come from `generator`; outside, nothing changes."
+    "In the block, torch draws from `generator`; the global state stays as it was."
     if generator is None:
         yield
         return
     device = generator.device
     source = torch if device.type == "cpu" else getattr(torch, device.type)
-    where = (device,) if device.type == "cuda" else ()  # one generator for each GPU
+    where = (device,) if device.type == "cuda" else ()  # each GPU has a generator
     outside = source.get_rng_state(*where)
     source.set_rng_state(generator.get_state(), *where)
     try: yield
     finally:
         inside = source.get_rng_state(*where)
         source.set_rng_state(outside, *where)
-        generator.set_state(inside)  # last, for the caller who names the global generator
+        generator.set_state(inside)  # last: it may be the global one itself
 
 # %% ../nbs/02_elbo.ipynb #2e2da73f
 def elbo_terms(
-    model,                                     # has prior, posterior(x), likelihood(z)
+    model: nn.Module,                          # has prior, posterior(x), likelihood(z)
     x: Tensor,                                 # observations, (B, ...)
-    generator: torch.Generator | None = None,  # source of the noise; None is torch's own
-) -> tuple[Tensor, Tensor]:                    # reconstruction loss and KL, (B,) each, nats
+    generator: torch.Generator | None = None,  # of the noise; None: torch's global one
+) -> tuple[Tensor, Tensor]:                    # reconstruction loss, KL, (B,), nats
     "The two terms of the negative ELBO of each observation, from one sample of z."
     q, prior = model.posterior(x), model.prior
     with noise_from(generator): z = q.rsample()  # (B, Z)
