@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['MNIST_FOLDER', 'CHECKSUMS', 'FAMILIES', 'PICTURES', 'load_mnist', 'unpack_mnist', 'load_dataset', 'check_images',
-           'check_finite', 'check_whole', 'to_float', 'split_data', 'load_image', 'load_images', 'Loader',
-           'BatchLoader', 'StreamLoader', 'available_memory', 'make_loader', 'binarize', 'kind_of_values',
-           'bernoulli_entropy']
+           'check_finite', 'check_whole', 'to_float', 'split_data', 'load_image', 'available_memory', 'load_images',
+           'Loader', 'BatchLoader', 'StreamLoader', 'make_loader', 'binarize', 'kind_of_values', 'bernoulli_entropy']
 
 # %% ../nbs/01_data.ipynb #3f691a62
 import hashlib
@@ -58,8 +57,7 @@ def _parse_idx(
     "The array in an IDX file; `ValueError` if header and length disagree."
     start = 4 * (1 + ndim)  # the header: a magic number, then the sizes
     header = [int.from_bytes(raw[i:i + 4], "big") for i in range(0, start, 4)]
-    magic, sizes = 0x800 + ndim, header[1:]
-    length = start + math.prod(sizes)
+    magic, sizes, length = 0x800 + ndim, header[1:], start + math.prod(header[1:])
     if header[0] != magic or 0 in sizes or len(raw) != length: raise ValueError(
         f"{name} is truncated or altered: an IDX file of {ndim} dimensions and sizes "
         f"{sizes} has magic number {magic} and {length} bytes, not {header[0]} and "
@@ -115,10 +113,6 @@ def unpack_mnist(
         finally: part.unlink(missing_ok=True)
     return folder
 
-# %% ../nbs/01_data.ipynb #48d7e1da
-FAMILIES = {  # our name: torchvision's name
-    "mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
-
 # %% ../nbs/01_data.ipynb #fe6c207d
 def _download(folder: Path) -> None:
     "Have torchvision fill ROOT/FAMILY/raw; `FileNotFoundError` if it cannot."
@@ -136,6 +130,9 @@ def _download(folder: Path) -> None:
     finally: socket.setdefaulttimeout(patience)
 
 # %% ../nbs/01_data.ipynb #792f9946
+FAMILIES = {  # our name: torchvision's name
+    "mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+
 def load_dataset(
     name: str,                       # "mnist", "fashion-mnist" or "kmnist"
     split: str = "train",            # "train" or "test"
@@ -168,7 +165,7 @@ def _range(x: Tensor) -> tuple[float, float, str]:
     low, high = (v.item() for v in x.aminmax()) if x.numel() else (0.0, 0.0)
     return low, high, "NaN among them" if low != low else f"values from {low} to {high}"
 
-# %% ../nbs/01_data.ipynb #db5304ca
+# %% ../nbs/01_data.ipynb #6908aa52
 def _check_pixels(images: Tensor, name: str) -> Tensor:
     "`ValueError` unless `images` is a float tensor of finite values in [0, 1]."
     if not isinstance(images, Tensor) or not images.is_floating_point():
@@ -195,7 +192,7 @@ def check_images(
     "`ValueError` unless `images` is a non-empty float tensor with values in [0, 1]."
     return _check_shape(_check_pixels(images, name), name)
 
-# %% ../nbs/01_data.ipynb #e805aead
+# %% ../nbs/01_data.ipynb #813108f7
 def check_finite(
     x: Tensor,           # floats, any shape
     name: str = "data",  # what to call them in the error
@@ -205,7 +202,7 @@ def check_finite(
     if math.isfinite(low) and math.isfinite(high): return x
     raise ValueError(f"{name} must hold finite values, not {found}")
 
-# %% ../nbs/01_data.ipynb #c17b10d3
+# %% ../nbs/01_data.ipynb #3ccb60f1
 def check_whole(
     name: str,       # the name of the argument, for the error
     value: object,   # what was given
@@ -217,7 +214,7 @@ def check_whole(
     raise ValueError(
         f"{name} must be a whole number of at least {least}, not {value!r}")
 
-# %% ../nbs/01_data.ipynb #1878e11d
+# %% ../nbs/01_data.ipynb #deb81dbb
 def _from_numpy(values: object) -> object:
     "A tensor in the place of an array of numbers, in its memory if PyTorch can use it."
     if not isinstance(values, np.ndarray): return values
@@ -230,12 +227,11 @@ def _as_tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
     x = _from_numpy(values)
     if not isinstance(x, Tensor): raise ValueError(
         f"{name} must be a tensor or a NumPy array of numbers, not {_kind(x)}")
-    if not (x.is_floating_point() or x.dtype in (torch.uint8, torch.bool)):
-        raise ValueError(f"{name} must be uint8 (0 to 255) or floats in [0, 1], not "
-                         f"{x.dtype}: such an integer does not say its scale")
+    if not (x.is_floating_point() or x.dtype in (torch.uint8, torch.bool)): raise \
+        ValueError(f"{name}: give uint8 (0 to 255) or floats in [0, 1], not {x.dtype}")
     return x.detach() if x.requires_grad else x
 
-# %% ../nbs/01_data.ipynb #96ecfa45
+# %% ../nbs/01_data.ipynb #e46252f6
 def to_float(
     values: Tensor | np.ndarray,  # uint8 (0 to 255), bool or floats, any shape
     name: str = "images",         # what to call them in an error
@@ -248,7 +244,7 @@ def to_float(
         "ones, give them as bool", stacklevel=2)
     return x.float().div_(255)
 
-# %% ../nbs/01_data.ipynb #a02041b9
+# %% ../nbs/01_data.ipynb #40b4fd73
 def _parts(data: object, name: str) -> tuple:
     "What stands for the images in a pair or a dictionary, and what for the labels."
     if isinstance(data, Mapping):
@@ -261,16 +257,14 @@ def _parts(data: object, name: str) -> tuple:
     raise ValueError(f"{name} must be images, or a pair (images, labels), not a "
                      f"{type(data).__name__} of {len(data)}")
 
-# %% ../nbs/01_data.ipynb #96d8610d
+# %% ../nbs/01_data.ipynb #634d9c45
 def _to_labels(labels: object, images: Tensor, name: str) -> Tensor:
     "A row for each image, int64 unless they are floats."
-    if isinstance(labels, (list, tuple)):
-        try: labels = np.asarray(labels)
-        except ValueError: pass  # they differ in shape
-    y = _from_numpy(labels)
-    if isinstance(y, Tensor):
-        numbers = y.is_floating_point() or y.dtype == torch.uint8
-        if y.ndim > 2 and numbers or y.ndim > 1 and y.shape == images.shape:
+    try: y = np.asarray(labels) if isinstance(labels, (list, tuple)) else labels
+    except ValueError: y = labels  # a list whose entries differ in shape
+    if isinstance(y := _from_numpy(y), Tensor):
+        pixels = y.is_floating_point() or y.dtype == torch.uint8
+        if y.ndim > 2 and pixels or y.ndim > 1 and y.shape == images.shape:
             raise ValueError(f"{name} holds two tensors of images; a pair is (images, "
                              "labels); to train on both join them with torch.cat")
         if y.ndim and len(y) == len(images):
@@ -291,7 +285,7 @@ def split_data(
                       "last, images.permute(0, 3, 1, 2) puts them first", stacklevel=2)
     return images, None if labels is None else _to_labels(labels, images, name)
 
-# %% ../nbs/01_data.ipynb #f25f96dd
+# %% ../nbs/01_data.ipynb #91cd7323
 def _from_pil(picture, channels: int | None = None) -> Tensor:
     "A PIL image of any mode as (C, H, W): uint8, or float32 for more than 8 bits."
     from PIL import Image, ImageOps
@@ -306,7 +300,7 @@ def _from_pil(picture, channels: int | None = None) -> Tensor:
     values = torch.from_numpy(np.array(picture.convert("L" if grey else "RGB")))
     return values[None] if grey else values.permute(2, 0, 1)
 
-# %% ../nbs/01_data.ipynb #a55bf254
+# %% ../nbs/01_data.ipynb #6fd0b3a9
 def _decode(path: Path, size: tuple | None, channels: int | None) -> Tensor:
     "A picture from a file, in the size and the channels that are asked for."
     from PIL import Image
@@ -319,7 +313,7 @@ def _decode(path: Path, size: tuple | None, channels: int | None) -> Tensor:
     if channels is None and (x == x[:1]).all(): x = x[:1]
     return x.expand(channels or len(x), -1, -1)
 
-# %% ../nbs/01_data.ipynb #3a24bf1a
+# %% ../nbs/01_data.ipynb #2cbb3538
 def _check_form(size: int | tuple | None, channels: int | None) -> tuple:
     "The size as (H, W) or None, and the channels; `ValueError` if no picture can."
     if channels not in (None, 1, 3):
@@ -330,23 +324,38 @@ def _check_form(size: int | tuple | None, channels: int | None) -> tuple:
         raise ValueError(f"size must be a side or (height, width), not {size!r}")
     return tuple(check_whole("size", side) for side in sides), channels
 
-# %% ../nbs/01_data.ipynb #91294f1a
+# %% ../nbs/01_data.ipynb #fd968990
 def load_image(
     path: str | Path,              # a picture: PNG, JPEG, WebP, TIFF, BMP, GIF
     size: int | tuple | None = None,  # a side, (H, W), or None for its own size
     channels: int | None = None,   # 1 (grey), 3 (colour), None: what it needs
 ) -> Tensor:                       # (C, H, W), float32 in [0, 1]
     "A picture from a file; scaled to cover `size`, its centre cut out."
-    size, channels = _check_form(size, channels)
-    path = Path(path).expanduser()
+    (size, channels), path = _check_form(size, channels), Path(path).expanduser()
+    found = "is a folder: see load_images" if path.is_dir() else "does not exist"
     if not path.is_file(): raise FileNotFoundError(
-        f"path must be a picture, and {path} "
-        f"{'is a folder: see load_images' if path.is_dir() else 'does not exist'}")
-    try: return to_float(_decode(path, size, channels).contiguous(), str(path))
+        f"path must be a picture, and {path} {found}")
+    try: image = to_float(_decode(path, size, channels), str(path))
     except Exception as error: raise ValueError(
         f"{path} cannot be read as a picture ({error})") from error
+    return _check_pixels(image, str(path)).contiguous()
 
-# %% ../nbs/01_data.ipynb #35195e1e
+# %% ../nbs/01_data.ipynb #cacebdf8
+def available_memory() -> int | None:  # bytes; None where it cannot be known
+    "The memory that programs can still have without swapping, as Linux estimates it."
+    try: text = Path("/proc/meminfo").read_text()
+    except OSError: return None
+    found = re.search(r"MemAvailable: +(\d+) kB", text)
+    return 1024 * int(found[1]) if found else None
+
+def _check_memory(n: int, image: Tensor, name: str) -> None:
+    "`ValueError` if `n` such images would not fit into memory as float32."
+    needed, available = 4 * n * image.numel(), available_memory()
+    if available is not None and needed > available: raise ValueError(
+        f"{name} would take {needed / 1e9:.2f} GB as float32 and {available / 1e9:.2f} "
+        "GB of memory are available: give a DataLoader, whose batches are streamed")
+
+# %% ../nbs/01_data.ipynb #59eed1a2
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 def _find_pictures(folder: Path) -> list[tuple]:
@@ -355,16 +364,15 @@ def _find_pictures(folder: Path) -> list[tuple]:
     def shown(path): return path.lower().endswith(PICTURES) and "." not in {
         part[0] for part in Path(path).relative_to(folder).parts}
     entries = [entry for entry in sorted(folder.iterdir()) if entry.name[0] != "."]
-    beside = [(e, None) for e in entries if e.is_file() and shown(str(e))]
+    beside = [(str(e), None) for e in entries if e.is_file() and shown(str(e))]
     classes = {e.name: i for i, e in enumerate(e for e in entries if e.is_dir())}
-    inside = classes and make_dataset(
-        folder, classes, is_valid_file=shown, allow_empty=True)
-    if not beside or not inside: return beside or list(inside)
-    warnings.warn(f"{folder} holds pictures beside its sub-folders: the labels are left "
-                  "out", stacklevel=3)
+    inside = make_dataset(folder, classes or {"": 0}, None, shown, allow_empty=True)
+    if not beside or not classes or not inside: return beside or inside
+    warnings.warn(f"{folder} has pictures beside its sub-folders: labels are left out",
+                  stacklevel=3)
     return beside + [(path, None) for path, label in inside]
 
-# %% ../nbs/01_data.ipynb #2ff67393
+# %% ../nbs/01_data.ipynb #e171407d
 def load_images(
     folder: str | Path,               # pictures, or a sub-folder of them for each label
     size: int | tuple | None = None,  # a side, (H, W), or None: all have one size
@@ -399,9 +407,10 @@ def load_images(
     if len({x.dtype for x in images}) > 1: images = [*map(to_float, images)]
     images = [x.expand(max(map(len, images)), -1, -1) for x in images]
     images = to_float(torch.stack(images), str(folder))
+    check_images(images, str(folder))
     return images, None if labels[0] is None else torch.tensor(labels)
 
-# %% ../nbs/01_data.ipynb #5f2f26e5
+# %% ../nbs/01_data.ipynb #3ce10cf8
 class Loader:
     "What all loaders share: they count their epochs, and can be told where they were."
     epoch = 0  # the epoch that the next pass over the batches will be
@@ -459,13 +468,12 @@ class BatchLoader(Loader):
         return torch.randperm(len(self.images), generator=generator)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        order = self.order().to(self.images.device)
-        self.epoch += 1
+        order, self.epoch = self.order().to(self.images.device), self.epoch + 1
         for i in order.split(self.batch_size):
             labels = None if self.labels is None else self.labels.index_select(0, i)
             yield self.images.index_select(0, i), labels
 
-# %% ../nbs/01_data.ipynb #3ce7f211
+# %% ../nbs/01_data.ipynb #4a10c275
 @contextmanager
 def _draws_undone(source: Iterable) -> Iterator[None]:
     "Put the generators that a pass may draw from back to where they were."
@@ -479,7 +487,7 @@ def _draws_undone(source: Iterable) -> Iterator[None]:
     finally:
         for put_back, state in kept: put_back(state)
 
-# %% ../nbs/01_data.ipynb #fc788d45
+# %% ../nbs/01_data.ipynb #674a9197
 def _check_batches(batches: Iterable, name: str, pixels: str | None) -> Iterator[tuple]:
     "One pass over a source, in our form; the range is checked if `pixels` names it."
     i = -1
@@ -490,7 +498,7 @@ def _check_batches(batches: Iterable, name: str, pixels: str | None) -> Iterator
     if i < 0: raise ValueError(
         f"{name} gave no batch: it must give all its batches anew in each epoch")
 
-# %% ../nbs/01_data.ipynb #f3be9941
+# %% ../nbs/01_data.ipynb #109897ac
 class StreamLoader(Loader):
     "Batches `(images, labels)` from a source of batches of any size."
     def __init__(
@@ -532,22 +540,7 @@ class StreamLoader(Loader):
         for x, y in _check_batches(self.batches, self.name, self._pixels):
             yield x.to(self.device, self.dtype), y if y is None else y.to(self.device)
 
-# %% ../nbs/01_data.ipynb #25c172d1
-def available_memory() -> int | None:  # bytes; None where it cannot be known
-    "The memory that programs can still have without swapping, as Linux estimates it."
-    try: text = Path("/proc/meminfo").read_text()
-    except OSError: return None
-    found = re.search(r"MemAvailable: +(\d+) kB", text)
-    return 1024 * int(found[1]) if found else None
-
-def _check_memory(n: int, image: Tensor, name: str) -> None:
-    "`ValueError` if `n` such images would not fit into memory as float32."
-    needed, available = 4 * n * image.numel(), available_memory()
-    if available is not None and needed > available: raise ValueError(
-        f"{name} would take {needed / 1e9:.2f} GB as float32 and {available / 1e9:.2f} "
-        "GB of memory are available: give a DataLoader, whose batches are streamed")
-
-# %% ../nbs/01_data.ipynb #3ff5cf47
+# %% ../nbs/01_data.ipynb #23b92e8c
 def _read_items(data: object, name: str, progress: bool) -> tuple:
     "All `data[i]` as a tensor of images, not yet scaled, and their labels or None."
     from PIL.Image import Image
@@ -567,7 +560,7 @@ def _read_items(data: object, name: str, progress: bool) -> tuple:
         labels.append(y)
     return images, None if all(y is None for y in labels) else labels
 
-# %% ../nbs/01_data.ipynb #d9451073
+# %% ../nbs/01_data.ipynb #0f8c130b
 def _form_of(data: object, name: str) -> str:
     "Does the data come in 'memory', as 'items' of a data set, or in 'batches'?"
     from torch.utils.data import IterableDataset
@@ -586,7 +579,7 @@ def _form_of(data: object, name: str) -> str:
         "Dataset, or a DataLoader or other iterable of batches, not "
         f"{type(data).__name__}; a folder of pictures is read by load_images")
 
-# %% ../nbs/01_data.ipynb #6648231b
+# %% ../nbs/01_data.ipynb #e8629ad0
 def make_loader(
     data: object,                   # tensors, arrays, a Dataset, a DataLoader, ...
     batch_size: int | None = None,  # images in a batch; None: 128, or the DataLoader's
@@ -618,7 +611,7 @@ def binarize(
     if method == "threshold": return (images > 0.5).to(images.dtype)
     raise ValueError(f"method must be 'stochastic' or 'threshold', not {method!r}")
 
-# %% ../nbs/01_data.ipynb #91ebe108
+# %% ../nbs/01_data.ipynb #39725a8e
 def kind_of_values(
     images: Tensor,  # numbers, any shape
 ) -> str:            # "binary", "grey" or "continuous"
@@ -627,8 +620,7 @@ def kind_of_values(
     if len(x) > 100_000:
         generator = torch.Generator().manual_seed(0)
         x = x[torch.randint(len(x), (100_000,), generator=generator).to(x.device)]
-    x = to_float(x)
-    if ((x == 0) | (x == 1)).all(): return "binary"
+    if (((x := to_float(x)) == 0) | (x == 1)).all(): return "binary"
     on_grid = (255 * x - (255 * x).round()).abs() <= 255e-4
     at_an_end = (x - x.round()).abs() < 0.01
     inside = ((0 <= x) & (x <= 1)).all()
