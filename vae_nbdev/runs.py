@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'READABLE', 'CHECKPOINT', 'write_atomically', 'make_folder'
            'check_fit', 'build', 'load', 'pack', 'unpack', 'name_of', 'refuse_another_run', 'Run', 'read_checkpoint',
            'restore']
 
-# %% ../nbs/08_runs.ipynb #440316bb
+# %% ../nbs/08_runs.ipynb #7850dc4d
 import json
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from .data import BatchLoader, StreamLoader
 from .model import VAE, known_shape
 from .training import choose_device, constant
 
-# %% ../nbs/08_runs.ipynb #28fb261f
+# %% ../nbs/08_runs.ipynb #b7b85c9b
 def write_atomically(
     path: Path,       # where the file goes
     write: Callable,  # a function of a path that writes the content
@@ -37,7 +37,7 @@ def write_atomically(
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/08_runs.ipynb #1ed8cb4c
+# %% ../nbs/08_runs.ipynb #fcfe256a
 def make_folder(
     path: str | Path,  # a folder; it may exist
 ) -> Path:             # the folder, which can be written to
@@ -52,7 +52,7 @@ def make_folder(
         raise OSError(sentence) from None
     return path
 
-# %% ../nbs/08_runs.ipynb #18fc8247
+# %% ../nbs/08_runs.ipynb #84d3b116
 FORMAT = "vae_nbdev 2"            # stored in each file that is written
 READABLE = "vae_nbdev 1", FORMAT  # files of these formats can be read
 
@@ -65,7 +65,7 @@ def model_facts(
     facts = {"format": FORMAT, "class": type(model).__name__, "shapes": shapes}
     return facts | ({"config": json.dumps(model.config)} if type(model) is VAE else {})
 
-# %% ../nbs/08_runs.ipynb #3fcd024a
+# %% ../nbs/08_runs.ipynb #818918bd
 def model_tensors(
     model: nn.Module,     # any model
 ) -> dict[str, Tensor]:   # parameters and buffers by name, on the CPU
@@ -76,7 +76,7 @@ def model_tensors(
                              f"and {odd[0]!r} is something else")
     return {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
 
-# %% ../nbs/08_runs.ipynb #fea416ea
+# %% ../nbs/08_runs.ipynb #3dbca267
 def save(
     model: nn.Module,  # the model to keep
     path: str | Path,  # the file, by custom ending in .safetensors
@@ -87,7 +87,7 @@ def save(
     if path.is_dir(): raise OSError(f"cannot write the file {path}: it is a folder")
     return write_atomically(path, lambda part: part.write_bytes(content))
 
-# %% ../nbs/08_runs.ipynb #02b383aa
+# %% ../nbs/08_runs.ipynb #9aabdfed
 def read(
     path: Path,                                   # a file of `save` or of a run
 ) -> tuple[dict[str, Tensor], dict[str, str]]:    # its tensors and its metadata
@@ -109,7 +109,7 @@ def read(
                          f"this version reads {FORMAT!r}")
     return tensors, metadata
 
-# %% ../nbs/08_runs.ipynb #2462b63c
+# %% ../nbs/08_runs.ipynb #032fc208
 def check_fit(
     path: Path,                  # for the error
     weights: dict[str, Tensor],  # what the file has
@@ -125,7 +125,7 @@ def check_fit(
             raise ValueError(f"{str(path)!r} does not fit the model {model_name}: "
                              f"{name} should be {wanted}, not {found}")
 
-# %% ../nbs/08_runs.ipynb #3d5b4c33
+# %% ../nbs/08_runs.ipynb #62d83417
 def build(
     path: Path,                # for the error
     metadata: dict[str, str],  # of the file
@@ -142,7 +142,7 @@ def build(
         raise ValueError(f"{str(path)!r} has a configuration that is none of a VAE: "
                          f"{config}") from None
 
-# %% ../nbs/08_runs.ipynb #3ef19758
+# %% ../nbs/08_runs.ipynb #45a777be
 def load(
     path: str | Path,                    # a file of `save`, or the checkpoint of a run
     device: str | torch.device = "cpu",  # where to put the model; see `choose_device`
@@ -157,11 +157,11 @@ def load(
     check_fit(path, weights, model)
     model.load_state_dict(weights, assign=own)
     for name, value in json.loads(metadata.get("shapes", "{}")).items():
-        known = getattr(model, name, None)
-        if known is None and value is not None: setattr(model, name, value)
+        value = tuple(value) if isinstance(value, list) else value
+        if getattr(model, name, None) is None: setattr(model, name, value)
     return model.to(device)
 
-# %% ../nbs/08_runs.ipynb #c1257757
+# %% ../nbs/08_runs.ipynb #8f7a60c4
 def pack(
     state: object,               # nested dictionaries, lists and tuples
     name: str,                   # of this state, a path
@@ -179,7 +179,7 @@ def pack(
         return {kind: [pack(v, f"{name}/{i}", tensors) for i, v in enumerate(state)]}
     return state
 
-# %% ../nbs/08_runs.ipynb #49459411
+# %% ../nbs/08_runs.ipynb #adb25674
 def unpack(
     packed: object,              # what `pack` has returned
     tensors: dict[str, Tensor],  # the tensors by name
@@ -191,7 +191,7 @@ def unpack(
     if kind == "dict": return {k: unpack(v, tensors) for k, v in content}
     return (list if kind == "list" else tuple)(unpack(v, tensors) for v in content)
 
-# %% ../nbs/08_runs.ipynb #a034a9c0
+# %% ../nbs/08_runs.ipynb #0e302768
 def name_of(
     value: object,  # a choice of a run: a number, a function, batches, a model ...
 ) -> object:        # something that JSON can hold and a person can read
@@ -200,14 +200,13 @@ def name_of(
     if isinstance(value, nn.Module): return type(value).__name__
     if isinstance(value, partial): return f"{name_of(value.func)} with {value.keywords}"
     if isinstance(value, BatchLoader):
-        x = value.images[::max(1, len(value.images) // 100)]
-        shape, total = tuple(value.images.shape), x.cpu().double().sum()
-        return f"{shape}, sampled pixels sum to {total:.6g}"
+        total = value.images[::max(1, len(value.images) // 100)].cpu().double().sum()
+        return f"{tuple(value.images.shape)}, sampled pixels sum to {total:.6g}"
     if isinstance(value, StreamLoader):
         return f"a stream of images of shape {tuple(value.example.shape[1:])}"
     return getattr(value, "__qualname__", value)
 
-# %% ../nbs/08_runs.ipynb #36ff236d
+# %% ../nbs/08_runs.ipynb #2c399bb9
 def refuse_another_run(
     path: Path,    # for the error
     before: dict,  # the choices of the run in the file
@@ -222,7 +221,7 @@ def refuse_another_run(
         raise ValueError(f"cannot resume {str(path)!r} as another run: "
                          f"{'; '.join(changed)}")
 
-# %% ../nbs/08_runs.ipynb #6f85639b
+# %% ../nbs/08_runs.ipynb #f5cb36a7
 CHECKPOINT = "checkpoint.safetensors"  # the file's name in the folder of a run
 
 class Run:
@@ -252,7 +251,7 @@ class Run:
         content = to_bytes(model_tensors(model) | tensors, facts)
         write_atomically(self.path, lambda part: part.write_bytes(content))
 
-# %% ../nbs/08_runs.ipynb #71f7ee0f
+# %% ../nbs/08_runs.ipynb #ec7c53b7
 def read_checkpoint(
     path: Path,                                 # of the file
 ) -> tuple[dict[str, Tensor], dict[str, str]]:  # its tensors and its metadata
@@ -264,7 +263,7 @@ def read_checkpoint(
     if "run" in metadata: return tensors, metadata
     raise ValueError(f"{str(path)!r} holds a model, but no run to resume")
 
-# %% ../nbs/08_runs.ipynb #326170f7
+# %% ../nbs/08_runs.ipynb #d16905ce
 def restore(
     path: Path,                # the checkpoint
     parts: dict[str, object],  # all that has a state; "model" among them
