@@ -13,7 +13,7 @@ cfg = ini["DEFAULT"]
 
 project, author, release, language = cfg["lib_name"], cfg["author"], cfg["version"], "en"
 project_copyright = cfg["copyright"]
-extensions = ["myst_nb", "sphinxcontrib.katex", "sphinx_copybutton", "vae_site"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.intersphinx", "myst_nb", "sphinxcontrib.katex", "sphinx_copybutton", "vae_site"]
 
 # Notebooks: shown as stored, never run. The extension translates nbdev's directives.
 nb_execution_mode = "off"
@@ -42,9 +42,18 @@ html_use_index = html_domain_indices = False
 html_sourcelink_suffix = ""
 html_permalinks_icon = "#"
 html_show_sphinx = False
+
+# The API reference: autodoc; the extension adds docments.
+autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource", "no-value": True}
+autodoc_inherit_docstrings, autodoc_preserve_defaults = False, True
 add_module_names = False
 toc_object_entries_show_parents = "hide"
-python_maximum_signature_line_length = 60
+python_maximum_signature_line_length = 76
+
+# Names of other projects link to their documentation; the inventories are kept here (inventories/make.py), the build asks no network.
+intersphinx_mapping = {name: (url, str(here / f"inventories/{name}.inv")) for name, url in {
+    "python": "https://docs.python.org/3/", "torch": "https://docs.pytorch.org/docs/stable/", "torchvision": "https://docs.pytorch.org/vision/stable/",
+    "numpy": "https://numpy.org/doc/stable/reference/", "matplotlib": "https://matplotlib.org/stable/api/"}.items()}
 
 # Colours that furo asks for; what is only ours is in static/site.css.
 LIGHT = {
@@ -65,4 +74,4 @@ DARK = {
 }
 html_theme_options = {"top_of_page_buttons": [], "navigation_with_keys": True, "light_css_variables": LIGHT, "dark_css_variables": DARK}
 pygments_style, pygments_dark_style = "github-light", "github-dark"
-copybutton_selector = "div.cell_input pre, section > div.notranslate pre"
+copybutton_selector = "div.cell_input pre, section > div.notranslate pre, details > div.notranslate pre"

@@ -2,38 +2,42 @@
 
 Three steps, in the order in which Sphinx takes them:
 1. `stage` fills Sphinx's source folder: the notebooks as they are, the pages of docs/pages, and two that are generated,
-   the API reference (from the package's source, never imported) and the bibliography (from references.bib).
+   the API reference (for autodoc, which asks `describe` for the docments) and the bibliography (from references.bib).
 2. `translate` turns one notebook into what MyST-NB understands: nbdev's directives become cell tags, the Colab badge
    becomes the chapter's buttons, an exported cell gets a mark. A pure function from notebook to notebook.
-3. `finish` works on the parsed page: notes, equation numbers and references to them, links of names in backticks.
+3. `finish` works on the parsed page: notes, equation numbers and references to them, links of names in backticks,
+   which Sphinx, `public_name` and intersphinx resolve.
 """
 import ast
 import base64
+import html
 import inspect
 import io
 import json
 import math
-import pydoc
 import re
 import shutil
 import socket
-import struct
 import subprocess
 import sys
+import textwrap
 import time
-import tokenize
 from configparser import ConfigParser
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
+import imagesize
 from docutils import nodes
+from fastcore.docments import docments
 from pybtex.database import parse_file
+from readme import PARTS
 from sphinx import addnodes
 from sphinx.util import logging
+from sphinx.util.typing import stringify_annotation
 from sphinxcontrib.katex import KaTeXError, KaTeXServer
 
 logger = logging.getLogger(__name__)
-PARTS = {0: "Foundations", 1: "Understanding", 2: "Beyond", 3: "Engineering", 9: "Reference"}  # by tens of the number
 BADGE = re.compile(r"\[!\[[^\]]*\]\(https://colab\.research\.google\.com/assets/colab-badge\.svg\)\]\(\S+\)")
 CITED_HOSTS = ("https://arxiv.org/", "https://doi.org/")  # a link there is a citation, and must be in the bibliography
 
@@ -56,7 +60,7 @@ class Chapter:
 
 
 class Project:
-    "settings.ini, the chapters and the package's source, read once per build."
+    "settings.ini, the chapters, the bibliography and what the package offers, read once per build."
 
     def __init__(self, root):
         self.root = Path(root)
@@ -69,26 +73,21 @@ class Project:
         self.colab = f"https://colab.research.google.com/github/{self.ini['user']}/{self.ini['repo']}/blob/{self.ini['branch']}"
         self.notebooks = {p.stem: json.loads(p.read_text("utf-8")) for p in sorted(self.nbs.glob("*.ipynb"))}
         self.chapters = {name: chapter(name, nb) for name, nb in self.notebooks.items() if re.match(r"\d\d_", name)}
-        self.modules = {c.module: read_module(self.root / self.lib / f"{c.module}.py") for c in self.chapters.values()
-                        if c.module and (self.root / self.lib / f"{c.module}.py").exists() and c.module != "__init__"}
-        self.public = public_names(self.root / self.lib / "__init__.py")
-        self.api = {f"{self.lib}.{module}": f"{self.lib}.{module}" for module in self.modules}  # what backticks may hold -> its full name
-        for module, entries in self.modules.items():
-            for entry in entries:
-                for name in [entry["name"], *(f"{entry['name']}.{m['name']}" for m in entry["methods"])]:
-                    self.api |= {alias: f"{self.lib}.{module}.{name}" for alias in (f"{module}.{name}", f"{self.lib}.{module}.{name}")}
-                    if entry["name"] in self.public.get(module, []): self.api |= {alias: f"{self.lib}.{module}.{name}" for alias in (name, f"{self.lib}.{name}")}
+        sys.path.insert(0, str(self.root))  # the package of this project, installed or not
+        self.modules = {c.module: c for c in self.chapters.values() if (self.root / self.lib / f"{c.module}.py").exists() and c.module != "__init__"}
+        self.home = {name: module for module, names in import_module(self.lib).PUBLIC.items() for name in names.split()}
+        self.raising = {name for module in self.modules for name, thing in self.offers(module).items() if inspect.isfunction(thing) and raised(thing)}
         self.shown = {name: doc for doc, nb in self.notebooks.items() for cell in nb["cells"] if cell["cell_type"] == "code"
                       for found, code in [split_directives(source(cell))] if "exports" in found for name in defined(code)}
         bib = self.root / "docs" / "references.bib"
         self.bib = parse_file(str(bib)).entries if bib.exists() else {}
         self.cites = {e.fields["url"]: key for key, e in self.bib.items()}
+        self.moved = json.loads((self.root / "docs/moved.json").read_text("utf-8"))  # "page.html#anchor" that was -> the one that is
 
-
-def public_names(path):
-    "The table PUBLIC of the package: module -> the names that `import vae_nbdev` offers."
-    tables = [n.value for n in ast.parse(path.read_text("utf-8")).body if isinstance(n, ast.Assign) and n.targets[0].id == "PUBLIC"]
-    return {module: names.split() for module, names in ast.literal_eval(tables[0]).items()} if tables else {}
+    def offers(self, module):
+        "The public names of a module and what they are, in the order of its source."
+        things = vars(import_module(f"{self.lib}.{module}"))
+        return {name: thing for name, thing in things.items() if name in things["__all__"]}
 
 
 def source(cell):
@@ -101,8 +100,7 @@ def chapter(docname, nb):
     title, subtitle = re.search(r"^# (.+)$", text, re.M), re.search(r"^> (.+)$", text, re.M)
     module = next((d["default_exp"] for c in nb["cells"] if c["cell_type"] == "code"
                    for d in [split_directives(source(c))[0]] if "default_exp" in d), "")
-    number = int(docname[:2])
-    return Chapter(docname, number, PARTS.get((number - (number % 10 == 0 and number < 90)) // 10, "Chapters"),
+    return Chapter(docname, int(docname[:2]), PARTS[docname[0]],
                    title[1] if title else docname, subtitle[1] if subtitle else "", module)
 
 
@@ -136,12 +134,6 @@ def heading_slug(title):
     return title.replace(" ", "-")
 
 
-def png_size(data):
-    "Width and height in the header of a base64 PNG: a page that knows them does not jump as pictures arrive."
-    head = base64.b64decode("".join(data)[:64])
-    return struct.unpack(">II", head[16:24]) if head[:4] == b"\x89PNG" else None
-
-
 def reading_minutes(cells):
     "220 words of prose a minute, 30 lines of code; six seconds for a displayed equation or a picture."
     words = code = extras = 0
@@ -163,13 +155,13 @@ def code_cell(cell, docname, module, project):
         warn(f"unknown directive '#| {name}'", docname, "directive")
     tags = {TAGS.get(name) or TAGS.get((name, value)) for name, value in found.items()} - {None}
     cell = {**cell, "source": code, "metadata": {**cell["metadata"], "tags": sorted(tags)}}
-    sizes = [png_size(o["data"]["image/png"]) for o in cell["outputs"] if "image/png" in o.get("data", {})]
-    if sizes and not tags & {"remove-cell", "remove-output"}:
+    pictures = [base64.b64decode("".join(o["data"]["image/png"])) for o in cell["outputs"] if "image/png" in o.get("data", {})]
+    if pictures and not tags & {"remove-cell", "remove-output"}:
         if not found.get("fig-alt"): warn(f"a figure without a line '#| fig-alt: what it shows' in: {code[:60]!r}", docname, "alt")
-        cell["metadata"]["mystnb"] = {"image": {"alt": found.get("fig-alt", ""), **dict(zip(("width", "height"), map(str, sizes[0])))}}
+        cell["metadata"]["mystnb"] = {"image": {"alt": found.get("fig-alt", ""), **dict(zip(("width", "height"), map(str, imagesize.get(io.BytesIO(pictures[0])))))}}
         if found.get("fig-cap"): cell["metadata"]["mystnb"]["figure"] = {"caption": found["fig-cap"]}
     if "exports" not in found: return [cell]
-    names = [n for n in defined(code) if f"{module}.{n}" in project.api]
+    names = defined(code) if module in project.modules else []
     home = f"{{py:mod}}`{project.lib}.{module}`" if module in project.modules else f"[`{project.lib}`](api/index.md)"
     links = ", ".join(f"{{py:obj}}`{n} <{project.lib}.{module}.{n}>`" for n in names)
     spans = "".join(f"[]{{#src-{n}}}" for n in names)
@@ -244,81 +236,69 @@ def markdown(text):
                    for part in re.split(r"(`[^`]*`)", text))
 
 
-def read_module(path):
-    "The public functions, classes and constants of a module, from its source: signature, docments, errors, lines."
-    text = path.read_text("utf-8")
-    tree = ast.parse(text)
-    comments = {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT}
-    public = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "__all__"), [])
-    entries = []
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name in public:
-            entries.append(read_function(node, comments))
-        elif isinstance(node, ast.ClassDef) and node.name in public:
-            functions = {f.name: read_function(f, comments) for f in node.body if isinstance(f, ast.FunctionDef)}
-            init = functions.get("__init__", {"params": [], "raises": [], "calls": set()})
-            entries.append({"name": node.name, "kind": "class", "doc": ast.get_docstring(node) or "", "lines": (node.lineno, node.end_lineno),
-                            "params": init["params"][1:], "returns": None, "raises": init["raises"], "calls": init["calls"],
-                            "methods": [f | {"params": f["params"][1:]} for n, f in functions.items() if not n.startswith("_")]})
-        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) in public:
-            entries.append({"name": node.targets[0].id, "kind": "data", "doc": comments.get(node.lineno, ""), "params": [], "returns": None,
-                            "raises": [], "calls": set(), "methods": [], "lines": (node.lineno, node.end_lineno)})
-    return entries
+def describe(app, what, name, obj, options, lines):
+    "What autodoc says of one thing: its docstring, docments as a list of fields, the errors, links to chapter and source."
+    project = app.vae_project
+    module, *owner, short = name.removeprefix(f"{project.lib}.").split(".")
+    if what == "data":
+        text = inspect.getsource(import_module(f"{project.lib}.{module}"))
+        first = last = text.count("\n", 0, re.search(rf"^{short}\b", text, re.M).start()) + 1
+        lines[:] = [plain(comment(short, text))]
+    else:
+        code, first = inspect.getsourcelines(getattr(obj, "fget", obj))
+        last = first + len(code) - 1
+        lines[:] = [*map(plain, lines), "", *fields(getattr(obj, "fget", obj), "".join(code), project.raising - {short})]
+    links = [f"`source <{project.blob}/{project.lib}/{module}.py#L{first}-L{last}>`__"]
+    if short in project.shown and not owner: links.insert(0, f":ref:`derived in {chapter_name(project, project.shown[short])} <src-{short}>`")
+    lines += ["", ".. container:: api-links", "", *(line for link in links for line in (f"   {link}", ""))]
 
 
-def annotation(node):
-    return "" if node is None else node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
+def left_out(app, what, name, obj, skip, options):
+    "Values (a named tuple's are its parameters), and what another project's base class defines or documents."
+    ours = (getattr(obj, "__module__", None) or app.vae_project.lib).startswith(app.vae_project.lib)
+    return skip or not ours or not (callable(obj) or isinstance(obj, property)) or not obj.__doc__ and bool(inspect.getdoc(obj))
 
 
-def read_function(node, comments):
-    a = node.args
-    plain = [*a.posonlyargs, *a.args]
-    pairs = [*zip(plain, [None] * (len(plain) - len(a.defaults)) + a.defaults), *zip(a.kwonlyargs, a.kw_defaults)]
-    params = [{"name": p.arg, "type": annotation(p.annotation), "default": None if d is None else ast.unparse(d),
-               "doc": comments.get((d or p).end_lineno, "")} for p, d in pairs]
-    for extra, star in ((a.vararg, "*"), (a.kwarg, "**")):
-        if extra: params.append({"name": star + extra.arg, "type": annotation(extra.annotation), "default": None, "doc": comments.get(extra.end_lineno, "")})
-    returns = node.returns and {"type": annotation(node.returns), "doc": comments.get(node.returns.end_lineno, "")}
-    raises = [(n.exc.func.id, message(n.exc.args)) for n in ast.walk(node)
-              if isinstance(n, ast.Raise) and isinstance(n.exc, ast.Call) and isinstance(n.exc.func, ast.Name)]
-    calls = {getattr(n.func, "id", getattr(n.func, "attr", "")) for n in ast.walk(node) if isinstance(n, ast.Call)}
-    return {"name": node.name, "doc": ast.get_docstring(node) or "", "params": params, "returns": returns, "raises": raises,
-            "calls": calls, "lines": (node.lineno, node.end_lineno), "kind": "function", "methods": []}
+def plain(text):
+    "Plain text, with code in backticks, as reStructuredText."
+    return "".join(f"``{part[1:-1]}``" if part.startswith("`") else re.sub(r"([\\*_|`])", r"\\\1", part) for part in re.split(r"(`[^`]*`)", text))
 
 
-def message(args):
-    "The words of an error, with an ellipsis where a value goes."
-    if not args: return ""
-    parts = args[0].values if isinstance(args[0], ast.JoinedStr) else [args[0]]
-    return "".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in parts)
+def comment(name, code):
+    "The comment in the line that assigns or annotates a name."
+    return re.search(rf"^\s*{name}\b.*?(?:  # (.*))?$", code, re.M)[1] or ""
 
 
-def signature(entry):
-    params = ", ".join(p["name"] + (f": {p['type']}" if p["type"] else "")
-                       + (f" = {p['default']}" if p["default"] is not None else "") for p in entry["params"])
-    return f"{entry['name']}({params})" + (f" -> {entry['returns']['type']}" if entry["returns"] and entry["returns"]["type"] else "")
+def fields(obj, code, raising):
+    "Parameters, result and errors of a function, or of what makes an object of a class."
+    if hasattr(obj, "_fields"): return [line for name, kind in obj.__annotations__.items() for line in parameter(name, kind, comment(name, code))]
+    function = obj.__init__ if inspect.isclass(obj) else obj
+    if getattr(function, "__module__", None) != obj.__module__: return []
+    notes = docments(function, full=True, args_kwargs=True)
+    result = notes.pop("return", None)
+    out = [line for name, note in notes.items() if name != "self" for line in parameter(name, note.anno, note.docment)]
+    if result and result.docment: out.append(f":returns: {plain(result.docment)}")
+    out += [f":raises {error}: {plain(words)}" for error, words in dict.fromkeys(raised(function))]
+    called = {ast.unparse(node.func).rpartition(".")[2] for node in tree(function) if isinstance(node, ast.Call)}
+    if through := sorted(called & raising):
+        out.append(":raises ValueError: what " + " and ".join(f"``{name}``" for name in through) + " raises")
+    return out
 
 
-def api_entry(project, module, entry, owner="", fence="````"):
-    "One function, class or constant as a directive of Sphinx's Python domain."
-    kind = "method" if owner else entry["kind"]
-    sig = entry["name"] if kind == "data" else signature({**entry, "name": (owner and owner + ".") + entry["name"]})
-    out = [f"{fence}{{py:{kind}}} {sig}", f":module: {project.lib}.{module}", "", markdown(entry["doc"].replace("\n", " ")), ""]
-    for p in entry["params"]:
-        out += [f":param {p['name'].replace('*', chr(92) + '*')}: {markdown(p['doc'])}"] + ([f":type {p['name']}: {p['type']}"] if p["type"] else [])
-    if entry["returns"] and entry["returns"]["type"] not in ("", "None"):
-        out += [f":returns: {markdown(entry['returns']['doc'])}"]
-    out += [f":raises {kind}: {markdown(words)}" for kind, words in dict.fromkeys(entry["raises"])]
-    raising = {e["name"] for entries in project.modules.values() for e in entries if e["raises"] and e["kind"] == "function"}
-    if through := sorted(entry["calls"] & raising - {entry["name"]}):
-        out += [":raises ValueError: what " + " and ".join(f"`{t}`" for t in through) + " raises"]
-    first, last = entry["lines"]
-    links = [f"[source]({project.blob}/{project.lib}/{module}.py#L{first}-L{last})"]
-    if (doc := project.shown.get(owner or entry["name"])) and not owner:
-        links.insert(0, f"[derived in {chapter_name(project, doc)}](#src-{entry['name']})")
-    out += ["", "{.api-links}", " ".join(links), ""]
-    for method in entry["methods"]: out += [api_entry(project, module, method, entry["name"], "```"), ""]
-    return "\n".join([*out, fence])
+def parameter(name, kind, words):
+    kinds = [] if kind is inspect.Parameter.empty else [f":type {name}: {stringify_annotation(kind, 'smart')}"]
+    return [f":param {name}: {plain(words or '')}", *kinds]
+
+
+def tree(function):
+    return ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function))))
+
+
+def raised(function):
+    "The errors that a function raises itself: their names and words, with an ellipsis where a value goes."
+    calls = [node.exc for node in tree(function) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
+    parts = [getattr(call.args[0], "values", call.args[:1]) if call.args else [] for call in calls]
+    return [(ast.unparse(call.func), "".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in said)) for call, said in zip(calls, parts)]
 
 
 def chapter_name(project, doc):
@@ -327,23 +307,23 @@ def chapter_name(project, doc):
 
 
 def api_page(project, module):
-    home = next(c for c in project.chapters.values() if c.module == module)
+    home = project.modules[module]
+    kinds = {name: "class" if inspect.isclass(thing) else "function" if callable(thing) else "data" for name, thing in project.offers(module).items()}
     return "\n".join([f"# {project.lib}.{module}", "", f"> {home.subtitle}", "", "{.api-links}",
                       f"[{chapter_name(project, home.docname)}](../{home.docname}.ipynb) [source]({project.blob}/{project.lib}/{module}.py)", "",
-                      f"```{{py:module}} {project.lib}.{module}\n```", "",
-                      *(api_entry(project, module, e) + "\n" for e in project.modules[module])])
+                      f"```{{eval-rst}}\n.. py:module:: {project.lib}.{module}\n", *(f".. auto{kind}:: {name}" for name, kind in kinds.items()), "```"])
 
 
 def api_index(project):
     out = ["# API reference", "> Every public name, by the chapter that derives it", "",
            f"Each is importable from `{project.lib}` itself. The page of a module has its helpers too.", ""]
-    for module, entries in project.modules.items():
-        entries = [e for e in entries if e["name"] in project.public.get(module, [e["name"]])]
-        home = next(c for c in project.chapters.values() if c.module == module)
+    for module, home in project.modules.items():
+        things, text = project.offers(module), inspect.getsource(import_module(f"{project.lib}.{module}"))
+        first = {name: (inspect.getdoc(thing) or "").split("\n")[0] if callable(thing) else comment(name, text) for name, thing in things.items()}
+        names = [name for name in things if project.home.get(name) == module] or [*things]
         out += [f"## {project.lib}.{module}", "", f"From [{chapter_name(project, home.docname)}](../{home.docname}.ipynb).", "",
-                "| name | what it is |", "|---|---|"]
-        out += [f"| {{py:obj}}`{e['name']} <{project.lib}.{module}.{e['name']}>` | {markdown(e['doc'].split(chr(10))[0])} |" for e in entries]
-        out += [""]
+                "| name | what it is |", "|---|---|",
+                *(f"| {{py:obj}}`{name} <{project.lib}.{module}.{name}>` | {markdown(first[name])} |" for name in names), ""]
     return "\n".join([*out, "```{toctree}\n:hidden:\n\n", *(f"{m} <{m}>" for m in project.modules), "```"])
 
 
@@ -448,64 +428,22 @@ def xref(domain, kind, target, docname, content):
 
 
 def link_name(literal, docname, project):
-    name = literal.astext()
-    bare = re.sub(r"\(.*\)$", "", name, flags=re.S)
-    own = project.chapters[docname].module if docname in project.chapters else docname.rpartition("/")[2]  # a chapter's own helpers need no prefix
-    if target := project.api.get(bare) or project.api.get(f"{own}.{bare}"): literal.replace_self(xref("py", "obj", target, docname, literal.deepcopy()))
-    elif url := external(name): literal.replace_self(nodes.reference("", "", literal.deepcopy(), refuri=url, internal=False))
+    "A name in backticks: the module's own, the package's, or another project's; what is none of them stays as it is."
+    name = re.sub(r"\(.*\)$", "", literal.astext(), flags=re.S)
+    if re.fullmatch(r"[A-Za-z_][\w.]*", name):
+        own = project.chapters[docname].module if docname in project.chapters else docname.rpartition("/")[2]  # a chapter's own helpers need no prefix
+        link = xref("py", "obj", name, docname, literal.deepcopy())
+        link["refwarn"], link["py:module"] = False, f"{project.lib}.{own}"
+        literal.replace_self(link)
 
 
-def link_type(app, env, node, contnode):
-    "Types in signatures: those of other projects link to their documentation."
-    if node.get("refdomain") == "py" and (url := external(node["reftarget"])): return nodes.reference("", "", contnode, refuri=url, internal=False)
-
-
-# ---------------------------------------------------------------------------------- documentation of other projects
-
-TORCH, NUMPY, PYTHON = "https://docs.pytorch.org/docs/stable", "https://numpy.org/doc/stable/reference", "https://docs.python.org/3/library"
-SHORT = {"np": "numpy", "plt": "matplotlib.pyplot", "nn": "torch.nn", "F": "torch.nn.functional", "optim": "torch.optim", "Tensor": "torch.Tensor",
-         "DataLoader": "torch.utils.data.DataLoader", "TensorDataset": "torch.utils.data.TensorDataset", "Path": "pathlib.Path"}
-PAGES = [  # the first pattern that matches; \g<0> is the whole name, \1 its last part
-    (r"torch\.Tensor", rf"{TORCH}/tensors.html#torch.Tensor"),
-    (r"torch\.(?:float|bfloat|int|uint|bool|double|half|long)\d*|torch\.dtype", rf"{TORCH}/tensor_attributes.html#torch.dtype"),
-    (r"torch\.device", rf"{TORCH}/tensor_attributes.html#torch.device"),
-    (r"torch\.(?:amp\.)?autocast", rf"{TORCH}/amp.html#torch.autocast"),
-    (r"torch\.distributions(?:\.\w+)*", rf"{TORCH}/distributions.html"),
-    (r"torch\.backends\..*", rf"{TORCH}/backends.html"),
-    (r"torch\.utils\.data\.(\w+)", rf"{TORCH}/data.html#\g<0>"),
-    (r"torch\.utils\.benchmark.*", rf"{TORCH}/benchmark_utils.html"),
-    (r"torch\.nn\.init\.(\w+)", rf"{TORCH}/nn.init.html#\g<0>"),
-    (r"torch\.nn\.functional", rf"{TORCH}/nn.functional.html"),
-    (r"torch\.(nn|optim|autograd|cuda)", rf"{TORCH}/\1.html"),
-    (r"torch(?:\.\w+)+", rf"{TORCH}/generated/\g<0>.html"),
-    (r"torchvision\.datasets(?:\.(\w+))?", r"https://docs.pytorch.org/vision/stable/datasets.html"),
-    (r"numpy\.random(?:\.\w+)*", rf"{NUMPY}/random/index.html"),
-    (r"numpy(?:\.\w+)+", rf"{NUMPY}/generated/\g<0>.html"),
-    (r"matplotlib\.pyplot\.style.*", r"https://matplotlib.org/stable/api/style_api.html"),
-    (r"matplotlib\.pyplot\.(\w+)", r"https://matplotlib.org/stable/api/_as_gen/\g<0>.html"),
-    (r"(\w+Error|\w+Warning|KeyboardInterrupt|StopIteration)", rf"{PYTHON}/exceptions.html#\g<0>"),
-    (r"(print|len|zip|range|enumerate|sorted|isinstance|getattr|hasattr|repr|super)", rf"{PYTHON}/functions.html#\g<0>"),
-]
-
-
-def full_name(name):
-    "`nn.Linear(3, 4)` -> torch.nn.Linear; None for what is no name."
-    name = re.sub(r"\(.*\)$", "", name, flags=re.S)
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", name): return None
-    head, dot, rest = name.partition(".")
-    return SHORT.get(head, head) + dot + rest
-
-
-def external(name):
-    "The documentation of a name of torch, numpy, matplotlib or Python, or None: `nn.Linear`, `np.exp()`, `ValueError`."
-    full = full_name(name)
-    if full is None: return None
-    for pattern, url in PAGES:
-        if match := re.fullmatch(pattern, full): return match.expand(url)
-    if "." not in full or full.split(".")[0] not in sys.stdlib_module_names or pydoc.locate(full) is None: return None
-    module = full.rpartition(".")[0]
-    while not inspect.ismodule(pydoc.locate(module)): module = module.rpartition(".")[0]
-    return f"{PYTHON}/{module}.html#{full}"
+def public_name(app, env, node, contnode):
+    "`VAE`, `VAE.encode`, `model.VAE`, `vae_nbdev.VAE`: names of the package as its users write them."
+    project, target = app.vae_project, node.get("reftarget", "")
+    head, dot, rest = target.removeprefix(f"{project.lib}.").partition(".")
+    if node.get("refdomain") == "py" and (dot or head in project.home):
+        full = f"{project.lib}.{project.home[head]}.{head}{dot}{rest}" if head in project.home else f"{project.lib}.{target}"
+        return env.domains.python_domain.resolve_xref(env, node["refdoc"], app.builder, "obj", full, node, contnode)
 
 
 # ----------------------------------------------------------------------------------------------------------- Sphinx
@@ -558,7 +496,7 @@ ACCESSIBLE = {  # what docutils, Sphinx and MyST-NB write -> what a screen reade
 
 
 def page_context(app, pagename, templatename, context, doctree):
-    "No table of contents on the landing page, the faces of the first screen preloaded, roles that fit."
+    "No table of contents on the landing page, the faces of the first screen preloaded, roles that fit, anchors that moved."
     if pagename == app.config.root_doc: context["furo_hide_toc"] = True
     for name, changes in ACCESSIBLE.items():
         for old, new in changes.items(): context[name] = context.get(name, "").replace(old, new)
@@ -566,6 +504,10 @@ def page_context(app, pagename, templatename, context, doctree):
     if "katex" in context["body"]: faces += ["katex/fonts/KaTeX_Main-Regular.woff2", "katex/fonts/KaTeX_Math-Italic.woff2"]
     context["metatags"] = context.get("metatags", "") + "".join(
         f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{context["pathto"](f"_static/{face}", 1)}">' for face in faces)
+    moved = {}
+    for (page, old), (target, new) in ((old.split("#"), new.split("#")) for old, new in app.vae_project.moved.items()):
+        if page == f"{pagename}.html": moved[f"#{old}"] = f"{context['pathto'](target, 1).rstrip('#')}#{new}"
+    if moved: context["metatags"] += f'<meta name="moved" content="{html.escape(json.dumps(moved))}">'
 
 
 def copy_assets(app, exception):
@@ -585,7 +527,9 @@ def setup(app):
     app.connect("builder-inited", lambda app: stage(app.vae_project, Path(app.srcdir)))
     app.connect("source-read", translate_source)
     app.connect("doctree-read", finish)
-    app.connect("missing-reference", link_type)
+    app.connect("autodoc-process-docstring", describe)
+    app.connect("autodoc-skip-member", left_out)
+    app.connect("missing-reference", public_name, priority=400)  # before intersphinx
     app.connect("html-page-context", page_context, priority=900)
     app.connect("build-finished", copy_assets)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,10 +13,14 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 vae_site = pytest.importorskip("vae_site", reason="the site's tools are missing: pip install -e '.[dev]'")
 bs4 = pytest.importorskip("bs4")
+from sphinx.util.inventory import InventoryFile  # comes with the above
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/x)"
 PIXEL = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
-MODULE = '''__all__ = ["scale", "Box"]
+MODULE = '''from typing import NamedTuple
+__all__ = ["SIDES", "scale", "Box", "Warned", "Size"]
+
+SIDES = {"a": 1}  # edges of `Box`
 
 def scale(
     x: "Tensor | float",  # pixels, (B, D)
@@ -33,6 +37,22 @@ class Box:
     def grow(self, by: int) -> int:  # the new side
         "Scale it."
         return scale(self.side, by)
+    @property
+    def half(self) -> float:  # of the side
+        "Divide it."
+        return self.side / 2
+    def __len__(self): return self.side
+    def plain(self): pass
+    def __private(self): pass
+
+class Warned(Warning):
+    level = 3
+    def with_traceback(self, tb): return self
+
+class Size(NamedTuple):
+    "Two lengths."
+    width: int       # across
+    height: int = 1  # up, *never* negative
 '''
 
 
@@ -49,12 +69,21 @@ def printed(words):
 
 
 FIGURE = {"output_type": "display_data", "metadata": {}, "data": {"image/png": PIXEL}}
-FIRST = [text(f"# One\n> The first\n\n{BADGE}\n\nSee `scale`, `torch.exp`, Eq. (2.1) and [Author (2001)](https://arxiv.org/abs/0000.00001)."),
+FIRST = [text(f"# One\n> The first\n\n{BADGE}\n\nSee `scale`, `two`, `pkg.scale()`, Eq. (2.1) and [Author (2001)](https://arxiv.org/abs/0000.00001)."),
          code("#| default_exp one"), code("#| hide\nhidden = 1"), code("#| export\nimport math"),
          text("$$ a = b \\tag{1.1} $$\n\n> **Note.** Beware of `Box.grow`."),
          code("#| exports\ndef scale(x, by=2.0):\n    return x * by"), code("#| fig-alt: A red dot on nothing at all\nplot()", FIGURE),
          code("#| code-fold: true\nfolded = 1"), code("#| echo: false\nsilent = 1", printed("spoken")), code("#| output: false\nmute = 1", printed("unsaid"))]
-SECOND = [text(f"# Two\n> The second\n\n{BADGE}\n\n$$ c = d \\tag{{2.1}} $$\n\nFrom Eq. (1.1), see [One](01_one.ipynb#A-heading)."), code("#| default_exp two")]
+NAMES = {  # in backticks -> where it leads
+    "nn.Linear": "/generated/torch.nn.Linear.html#torch.nn.Linear", "torch.randn(3)": "/generated/torch.randn.html#torch.randn",
+    "F.relu": "/generated/torch.nn.functional.relu.html#torch.nn.functional.relu", "Tensor": "/tensors.html#torch.Tensor",
+    "torch.float64": "/tensor_attributes.html#torch.dtype", "torch.distributions": "/distributions.html#module-torch.distributions",
+    "np.exp": "/generated/numpy.exp.html#numpy.exp", "plt.plot": "/_as_gen/matplotlib.pyplot.plot.html#matplotlib.pyplot.plot",
+    "math.log": "/library/math.html#math.log", "ValueError": "/library/exceptions.html#ValueError", "Path": "/library/pathlib.html#pathlib.Path",
+    "Box": "api/one.html#pkg.one.Box", "Box.grow": "api/one.html#pkg.one.Box.grow", "one.Size": "api/one.html#pkg.one.Size", "pkg.Box": "api/one.html#pkg.one.Box",
+    "x": None, "mu": None, "model.pt": None, "float": None, "a + b": None, "one": None, "time": None, "Size": None, "grow": None}
+SECOND = [text(f"# Two\n> The second\n\n{BADGE}\n\n$$ c = d \\tag{{2.1}} $$\n\nFrom Eq. (1.1), see [One](01_one.ipynb#A-heading)."), code("#| default_exp two"),
+          text(" ".join(f"`{name}`" for name in NAMES))]
 FIRST.append(text("## A heading\n\nThe end."))
 
 
@@ -67,6 +96,7 @@ def write(folder, first, second, bib):
     (folder / "pkg/one.py").write_text(MODULE)
     (folder / "pkg/__init__.py").write_text('PUBLIC = {"one": "scale Box"}\n')
     (folder / "docs/references.bib").write_text(bib)
+    (folder / "docs/moved.json").write_text('{"01_one.html#old": "02_two.html#eq-2-1", "01_one.html#older": "01_one.html#a-heading", "api/one.html#gone": "01_one.html#eq-1-1"}')
     (folder / "docs/landing.md").write_text("Welcome. [Colab](COLAB/nbs/01_one.ipynb)")
     (folder / "docs/pages/glossary.md").write_text("# Symbols\n\nNone.")
     (folder / "settings.ini").write_text("[DEFAULT]\nlib_name = pkg\nnbs_path = nbs\nuser = me\nrepo = pkg\nbranch = main\n"
@@ -98,8 +128,13 @@ def test_directives_leave_the_code():
     assert found == {"exports": "", "fig-alt": "two: curves"} and rest == "x = 1  #| not one\n"
 
 
-def test_a_clean_book_builds_without_a_word_and_links_everything(tmp_path):
-    complaints, pages = build(tmp_path, FIRST, SECOND, BIB)
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("book"), FIRST, SECOND, BIB)
+
+
+def test_a_clean_book_builds_without_a_word_and_links_everything(book):
+    complaints, pages = book
     assert complaints.strip() == ""
     one, two, api = pages["01_one"], pages["02_two"], pages["one"]
     assert [p.get_text().rstrip() for p in one.select(".cell_input pre")] == [
@@ -111,13 +146,32 @@ def test_a_clean_book_builds_without_a_word_and_links_everything(tmp_path):
     assert one.select_one("a[href='02_two.html#eq-2-1']").get_text() == "Eq.\xa0(2.1)" and two.select_one("a[href='01_one.html#eq-1-1']")
     assert one.select_one("#eq-1-1 .katex-display") and two.select_one("a[href='01_one.html#a-heading']")
     assert one.select_one("div.note a[href='api/one.html#pkg.one.Box.grow'] code")
-    assert one.select_one("p a[href='api/one.html#pkg.one.scale'] code") and one.select_one("a[href$='generated/torch.exp.html']")
+    assert [a.get_text() for a in one.select("p a[href='api/one.html#pkg.one.scale'] code")] == ["scale", "pkg.scale()", "scale"]
+    names = {**NAMES}
+    for code in two.select("p > code, p > a > code"):
+        end = names.pop(code.get_text())
+        assert code.parent.name == "p" if end is None else code.parent["href"].endswith(end), code
+    assert not names
     assert one.select_one("p.exported a[href='api/one.html#module-pkg.one']") and one.select_one("#src-scale")
     assert one.select_one("a.download")["href"] == "_sources/01_one.ipynb" and one.select_one("a.colab")["href"].endswith("/me/pkg/blob/main/nbs/01_one.ipynb")
     assert "A Title" in one.select_one("a[href*='0000.00001']")["title"] and "Cited in" in pages["references"].get_text()
-    words = " ".join(api.article.get_text(" ").split())
-    assert "pixels, (B, D)" in words and "x times by" in words and "by must be positive, not …" in words and "what scale raises" in words
-    assert api.select_one("a[href='../01_one.html#src-scale']") and api.select_one("a[href='https://github.com/me/pkg/blob/main/pkg/one.py#L3-L9']")
+    assert [json.loads(page.select_one("meta[name=moved]")["content"]) for page in (one, api)] == [
+        {"#old": "02_two.html#eq-2-1", "#older": "#a-heading"}, {"#gone": "../01_one.html#eq-1-1"}]
+    assert two.select_one("meta[name=moved]") is None
+
+
+def test_the_api_reference_says_what_the_source_says(book):
+    api = book[1]["one"]
+    entries = {entry.dt["id"].removeprefix("pkg.one."): " ".join(entry.get_text(" ").split()) for entry in api.select("dl.py")}
+    assert list(entries) == ["SIDES", "scale", "Box", "Box.grow", "Box.half", "Box.plain", "Warned", "Size"]
+    assert "edges of Box" in entries["SIDES"] and "'a'" not in entries["SIDES"]
+    assert "by : float = 2.0" in entries["scale"] and "x ( Tensor | float ) – pixels, (B, D)" in entries["scale"] and "x times by" in entries["scale"]
+    assert "ValueError – by must be positive, not …" in entries["scale"] and api.select_one("dl.py a[href='../01_one.html#eq-1-1']")
+    assert "side ( int ) – edge" in entries["Box"] and "what scale raises" in entries["Box.grow"] and "Returns : the new side" in entries["Box.grow"]
+    assert "property half : float" in entries["Box.half"] and "of the side" in entries["Box.half"]
+    assert "width ( int ) – across height ( int ) – up, *never* negative" in entries["Size"]
+    assert api.select_one("a[href='../01_one.html#src-scale']") and api.select_one("a[href='https://github.com/me/pkg/blob/main/pkg/one.py#L6-L12']")
+    assert api.select_one("a[href$='#L4-L4']") and api.select_one("dt a[href$='/tensors.html#torch.Tensor']")
 
 
 @pytest.mark.parametrize("complaint", ["undefined label: 'eq-9-9'", "equation (1.1) is numbered twice", "'#| fig-alt: what it shows' in: 'plot()'",
@@ -177,17 +231,8 @@ def test_a_server_that_never_listens_does_not_outlive_the_build(katex_server):
 
 def test_names_of_other_projects_are_real():
     "Every name in backticks that a chapter links to another project's documentation exists there."
-    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
-        for cell in json.loads(path.read_text("utf-8"))["cells"]:
-            for name in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", "".join(cell["source"])) if cell["cell_type"] == "markdown" else []:
-                if vae_site.external(name): assert pydoc.locate(vae_site.full_name(name)) is not None, f"{path.name}: {name}"
-
-
-@pytest.mark.parametrize("name, end", [
-    ("nn.Linear", "/generated/torch.nn.Linear.html"), ("torch.randn(3)", "/generated/torch.randn.html"), ("F.relu", "/generated/torch.nn.functional.relu.html"),
-    ("Tensor", "/tensors.html#torch.Tensor"), ("torch.float64", "/tensor_attributes.html#torch.dtype"), ("np.exp", "/generated/numpy.exp.html"),
-    ("plt.plot", "/_as_gen/matplotlib.pyplot.plot.html"), ("math.log", "/math.html#math.log"), ("ValueError", "/exceptions.html#ValueError"),
-    ("x", None), ("mu", None), ("model.pt", None), ("float", None), ("a + b", None)])
-def test_where_other_names_lead(name, end):
-    url = vae_site.external(name)
-    assert url is None if end is None else url.endswith(end)
+    inventories = [InventoryFile.loads(path.read_bytes(), uri="").data for path in sorted((ROOT / "docs/inventories").glob("*.inv"))]
+    known = {name: item.uri.partition("#")[2].removeprefix("module-") for inventory in inventories for names in inventory.values() for name, item in names.items()}
+    used = {name.partition("(")[0] for path in sorted((ROOT / "nbs").glob("*.ipynb")) for cell in json.loads(path.read_text("utf-8"))["cells"]
+            if cell["cell_type"] == "markdown" for name in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", "".join(cell["source"]))} & set(known)
+    assert len(used) > 20 and [name for name in sorted(used) if pydoc.locate(known[name]) is None] == []

@@ -1,4 +1,8 @@
-// What HTML cannot do by itself: scrolling boxes reachable by keyboard, search excerpts without TeX.
+// What HTML cannot do by itself: old anchors forwarded, scrolling boxes reachable by keyboard, search excerpts without TeX.
+const moved = JSON.parse(document.querySelector("meta[name=moved]")?.content ?? "{}");
+const forward = () => { if (moved[location.hash]) location.replace(moved[location.hash]); };
+forward();
+addEventListener("hashchange", forward);
 const scrollers = ".highlight pre, .math-wrapper, .table-wrapper, div.output";
 const reach = () => document.querySelectorAll(scrollers).forEach(box => {
   if (box.scrollWidth > box.clientWidth + 1) {
