@@ -1,5 +1,6 @@
 """The site in a real browser: built once, served from loopback, every other host cut off."""
 import gzip
+import html
 import json
 import re
 import shutil
@@ -124,6 +125,13 @@ def test_internal_links_and_anchors_resolve(site, pages):
             if not (site / target).is_file(): broken.append(f"{path}: {link}")
             elif anchor and anchor not in ids.get(target, {anchor}): broken.append(f"{path}: {link} (no such anchor)")
     assert not broken, "\n".join(broken)
+
+
+def test_anchors_that_moved_are_where_the_table_says(pages):
+    for old, new in json.loads((ROOT / "docs/moved.json").read_text("utf-8")).items():
+        (page, gone), (target, anchor) = old.split("#"), new.split("#")
+        assert page in pages and not pages[page].find(id=gone), f"docs/moved.json: {old} is not an old anchor of a page"
+        assert target in pages and pages[target].find(id=anchor), f"docs/moved.json: {new} is not there"
 
 
 def test_every_equation_is_rendered(pages, prose):
@@ -285,6 +293,38 @@ def test_copy_button_copies_the_code_and_nothing_else(opener):
     cell.locator(".highlight").hover()
     cell.locator("button.copybtn").click()
     assert window.evaluate("navigator.clipboard.readText()").rstrip("\n") == exported.rstrip("\n")
+
+
+def test_an_old_link_is_forwarded(opener, base, site):
+    window, moved = opener(), html.escape(json.dumps({"#old": "05_model.html#what-to-take-away"}))
+    page = (site / "04_loss.html").read_text("utf-8").replace("</head>", f'<meta name="moved" content="{moved}"></head>')
+    window.route("**/04_loss.html", lambda route: route.fulfill(body=page, content_type="text/html"))
+    for anchor in ("#why-logits", "#old"): window.goto(f"{base}04_loss.html{anchor}", wait_until="commit")
+    window.wait_for_url("**/05_model.html#what-to-take-away")
+
+
+def test_code_shows_88_columns(opener):
+    window = opener()
+    for name in CHAPTERS:
+        window.visit(f"{name}.html")
+        columns = window.evaluate("""() => { document.querySelectorAll('details').forEach(fold => fold.open = true)
+            const line = Object.assign(document.createElement('span'), {textContent: 'x'.repeat(88)})
+            return [...document.querySelectorAll('.highlight pre')].map(box => {
+                box.append(line)
+                const style = getComputedStyle(box), room = box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)
+                return 88 * room / line.getBoundingClientRect().width }) }""")
+        assert min(columns) >= 88, name
+
+
+def test_code_in_a_fold_scrolls_by_keyboard(opener):
+    phone, found = opener(width=360), 0
+    for name in CHAPTERS:
+        phone.visit(f"{name}.html")
+        for fold in phone.locator("article section > details > summary").all(): fold.click()
+        wide = phone.locator("details[open] pre").evaluate_all("boxes => boxes.filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.tabIndex)")
+        assert set(wide) <= {0}, name
+        found += len(wide)
+    assert found
 
 
 def test_keyboard(opener):
