@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
-from torch.distributions import Bernoulli, Normal
+from torch.distributions import Bernoulli, Independent, Normal
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vae_nbdev.data import bernoulli_entropy
+from vae_nbdev.elbo import elbo_terms
 from vae_nbdev.loss import bits_per_dim, kl_divergence, loss_function, nats_to_bits, reconstruction_loss
 from vae_nbdev.reparameterization import reparameterize
 
@@ -35,11 +37,12 @@ def gaussians(noise, dtype=torch.float64):
 
 # the KL divergence
 
-def test_kl_is_that_of_torch_distributions(noise):
-    mu, log_var = gaussians(noise)
-    exact = torch.distributions.kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(0, 1)).sum(1)
-    torch.testing.assert_close(kl_divergence(mu, log_var), exact)
-    torch.testing.assert_close(kl_divergence(mu.float(), log_var.float()), exact.float())
+@few
+@given(tensors(-1e3, 1e3, (B, Z)), tensors(-60, 60, (B, Z)))
+def test_kl_is_that_of_torch_distributions(mu, log_var):
+    exact = torch.distributions.kl_divergence(Normal(mu.double(), (log_var.double() / 2).exp()), Normal(0, 1)).sum(1)
+    torch.testing.assert_close(kl_divergence(mu.double(), log_var.double()), exact, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(kl_divergence(mu, log_var).double(), exact, rtol=1e-5, atol=1e-6)
 
 
 def test_kl_is_the_average_of_a_log_ratio(noise):
@@ -88,6 +91,19 @@ def test_kl_keeps_its_digits_near_the_prior():
 def test_reconstruction_is_a_bernoulli_likelihood(x, logits):
     exact = -Bernoulli(logits=logits.double(), validate_args=False).log_prob(x.double()).sum(1)
     torch.testing.assert_close(reconstruction_loss(logits, x, from_logits=True).double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(reconstruction_loss(logits.double(), x.double(), from_logits=True), exact, rtol=1e-12, atol=1e-12)
+
+
+@few
+@given(tensors(0, 1), tensors(-30, 30), tensors(-5, 5, (B, Z)), tensors(-10, 5, (B, Z)))
+def test_both_terms_are_those_of_three_distributions(x, logits, mu, log_var):
+    class Answered:
+        prior = Independent(Normal(torch.zeros(Z), 1.0), 1)
+        def posterior(self, x): return Independent(Normal(mu, (log_var / 2).exp()), 1)
+        def likelihood(self, z): return Independent(Bernoulli(logits=logits, validate_args=False), 1)
+
+    ours = reconstruction_loss(logits, x, from_logits=True), kl_divergence(mu, log_var)
+    torch.testing.assert_close(ours, elbo_terms(Answered(), x), rtol=1e-5, atol=1e-5)
 
 
 @few
@@ -131,6 +147,16 @@ def test_pixels_are_summed_and_images_are_not(noise):
                zip(recon_x.flatten(1).tolist(), (x > 0.5).flatten(1).tolist())]
     loss = reconstruction_loss(recon_x.flatten(1), (x > 0.5).double())  # rows against pictures
     torch.testing.assert_close(loss, torch.tensor(by_hand, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(B, 1, 4, 3), (B, 3, 2, 2), (B, 4, 3), (B, 1, D), (B, D, 1)])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_any_shape_after_the_first_dimension(shape, from_logits, noise):
+    recon_x, x = torch.rand(2, B, D, generator=noise)
+    expected = reconstruction_loss(recon_x, x, from_logits)
+    assert torch.equal(reconstruction_loss(recon_x.view(shape), x.view(shape), from_logits), expected)
+    assert torch.equal(reconstruction_loss(recon_x, x.view(shape), from_logits), expected)
+    assert torch.equal(loss_function(recon_x.view(shape), x.view(shape), zeros, zeros), loss_function(recon_x, x, zeros, zeros))
 
 
 def test_untrained_predictions_cost_784_ln_2(mnist):
@@ -183,13 +209,26 @@ def test_mean_reductions_choose_a_beta(noise):
 
 # what training relies on
 
-def test_the_training_path_reads_no_value():
+def test_on_a_device_no_value_is_read():
     """On a GPU, reading a value waits for all work so far; the meta device has no values to read."""
     meta = lambda *shape: torch.empty(*shape, device="meta")
     assert reconstruction_loss(meta(B, D), meta(B, 1, 4, 3), from_logits=True).shape == (B,)
+    assert reconstruction_loss(meta(B, D), meta(B, 1, 4, 3)).shape == (B,)
     assert kl_divergence(meta(B, Z), meta(B, Z)).shape == (B,)
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        loss_function(meta(B, D), meta(B, D), meta(B, Z), meta(B, Z))
+    assert loss_function(meta(B, D), meta(B, D), meta(B, Z), meta(B, Z)).shape == ()
+
+
+def test_good_values_cost_the_formula_alone(noise):
+    """No pass over the pixels for their range: torch's cross-entropy has one of its own."""
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    names, (mu, log_var) = [], gaussians(noise, torch.float32)
+    with Operations(): loss_function(half, half, mu, log_var)
+    assert "binary_cross_entropy" in names
+    assert not {"aminmax", "min", "max", "isfinite", "any", "all", "_local_scalar_dense", "item"} & set(names)
 
 
 # errors
@@ -210,12 +249,52 @@ def test_shapes_that_do_not_fit(recon_x, x, sentence, from_logits):
     with pytest.raises(ValueError, match=sentence): loss_function(recon_x, x, zeros, zeros)
 
 
-@pytest.mark.parametrize("value", [-0.42, 1.01, math.nan, math.inf, -math.inf])
+BAD = [-0.42, 1.01, 2.0, math.nan, math.inf, -math.inf]
+
+
+def spoiled(value, dtype=torch.float32):
+    values = half.to(dtype).clone()
+    values[2, 3] = value
+    return values
+
+
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["recon_x", "x"])
-def test_values_that_are_no_pixels(name, value):
-    values = {"recon_x": half.clone(), "x": half.clone()}
-    values[name][2, 3] = value
-    with pytest.raises(ValueError, match=rf"^{name} must .*\[0, 1\]"): loss_function(**values, mu=zeros, log_var=zeros)
+def test_values_that_are_no_pixels(name, value, dtype):
+    values = {"recon_x": half.to(dtype), "x": half.to(dtype)} | {name: spoiled(value, dtype)}
+    for call in (reconstruction_loss, lambda **values: loss_function(**values, mu=zeros, log_var=zeros)):
+        with pytest.raises(ValueError, match=rf"^{name} must .*\[0, 1\]") as caught: call(**values)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_targets_that_are_no_pixels_are_refused_with_logits_too(value):
+    with pytest.raises(ValueError, match=r"^x must .*\[0, 1\]"):
+        reconstruction_loss(half, spoiled(value), from_logits=True)
+
+
+def test_logits_may_have_any_value():
+    loss = reconstruction_loss(spoiled(1e30), half, from_logits=True)
+    assert loss.isfinite().all() and loss[2] > 1e29
+    loss = reconstruction_loss(spoiled(math.nan), half, from_logits=True)
+    assert loss.isnan().tolist() == [row == 2 for row in range(B)]  # a run that diverges is not stopped here
+
+
+def test_logits_in_the_place_of_probabilities_are_named():
+    with pytest.raises(ValueError, match=r"not values from -3 to 0.5: are they logits\? .* from_logits=True"):
+        reconstruction_loss(spoiled(-3.0), half)
+    with pytest.raises(ValueError, match="^recon_x must .* NaN among them"): reconstruction_loss(spoiled(math.nan), half)
+
+
+def test_other_errors_of_torch_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="dtype"): reconstruction_loss(half, half.double())
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_no_image_is_no_batch(from_logits):
+    with pytest.raises(ValueError, match=r"^recon_x must be .* not torch.float32 of shape \(0, 12\)"):
+        reconstruction_loss(half[:0], half[:0], from_logits)
 
 
 @pytest.mark.parametrize("mu, log_var, sentence", [

@@ -16,66 +16,90 @@ from .data import check_images
 
 # %% ../nbs/04_loss.ipynb #680c2d6e
 def _as_rows(
-    values: Tensor,  # images, or what a decoder made of them, (B, D) or (B, C, H, W)
+    values: Tensor,  # images, or what a decoder made of them, (B, ...)
     name: str,       # what to call them in the error
 ) -> Tensor:         # one row per image, (B, D)
-    "Flatten all but the first dimension; `ValueError` for what is no batch of floating-point images."
-    if not isinstance(values, Tensor) or not values.is_floating_point() or values.ndim < 2:
-        given = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"{name} must be a float tensor of shape (B, D) or (B, C, H, W), not {given}")
-    return values.flatten(1)
+    "Flatten all but the first dimension; `ValueError` if there is no batch of floats."
+    kind = type(values).__name__
+    if isinstance(values, Tensor):
+        floats = values.is_floating_point() and values.numel()
+        if floats and values.ndim > 1: return values.flatten(1)
+        kind = f"{values.dtype} of shape {tuple(values.shape)}"
+    raise ValueError(f"{name} must be a float tensor of shape (B, D) or (B, C, H, W), "
+                     f"not {kind}")
 
 # %% ../nbs/04_loss.ipynb #231b5f10
+def _check_values(
+    recon_x: Tensor,  # what should be probabilities, (B, D)
+    x: Tensor,        # what should be pixels, (B, D)
+) -> None:
+    "`ValueError` with the likely cause if a value is outside [0, 1] or NaN."
+    check_images(x, "x")
+    if ((recon_x < 0) | (recon_x > 1)).any():
+        low, high = recon_x.min().item(), recon_x.max().item()
+        raise ValueError("recon_x must hold probabilities in [0, 1], not values "
+                         f"from {low:.4g} to {high:.4g}: are they logits? "
+                         "Take their sigmoid, or say from_logits=True")
+    check_images(recon_x, "recon_x")
+
 def reconstruction_loss(
-    recon_x: Tensor,            # pixel probabilities, or logits, (B, D) or (B, C, H, W)
+    recon_x: Tensor,            # pixel probabilities, or logits, (B, D) or (B, ...)
     x: Tensor,                  # pixels in [0, 1], as many per image
     from_logits: bool = False,  # is recon_x in logits? That path never overflows
 ) -> Tensor:                    # -log p(x|z), (B,), nats
-    "Bernoulli negative log-likelihood, summed over pixels; Kingma and Welling (2014), appendix C.1."
+    "Bernoulli negative log-likelihood, summed over pixels, Eq. (4.3) or Eq. (4.5)."
     recon_x, x = _as_rows(recon_x, "recon_x"), _as_rows(x, "x")  # (B, D), (B, D)
     if recon_x.shape != x.shape:
-        shapes = f"{tuple(recon_x.shape)} and {tuple(x.shape)}"
-        raise ValueError(f"recon_x and x must hold the same number of images and pixels, not {shapes}")
-    cross_entropy = F.binary_cross_entropy_with_logits if from_logits else F.binary_cross_entropy
-    return cross_entropy(recon_x, x, reduction="none").sum(1)
+        raise ValueError("recon_x and x must hold the same number of images and "
+                         f"pixels, not {tuple(recon_x.shape)} and {tuple(x.shape)}")
+    if from_logits:
+        if x.is_cpu: check_images(x, "x")  # elsewhere, to look is to wait
+        cost = F.binary_cross_entropy_with_logits(recon_x, x, reduction="none")
+        return cost.sum(1)
+    try: return F.binary_cross_entropy(recon_x, x, reduction="none").sum(1)
+    except RuntimeError:  # on the CPU torch itself refuses values outside [0, 1]
+        _check_values(recon_x, x)
+        raise
 
 # %% ../nbs/04_loss.ipynb #dfe20f49
 def kl_divergence(
     mu: Tensor,       # mean of q(z|x), (B, Z)
     log_var: Tensor,  # log variance of q(z|x), (B, Z)
 ) -> Tensor:          # KL(q(z|x) || N(0, I)), (B,), nats
-    "Closed-form Gaussian KL to the standard normal prior; Kingma and Welling (2014), appendix B."
+    "Closed-form KL to a standard normal prior; Kingma and Welling (2014), appendix B."
     if mu.shape != log_var.shape or mu.ndim != 2:
-        raise ValueError(f"mu and log_var must have one shape (B, Z), not {tuple(mu.shape)} and {tuple(log_var.shape)}")
+        raise ValueError("mu and log_var must have one shape (B, Z), "
+                         f"not {tuple(mu.shape)} and {tuple(log_var.shape)}")
     return 0.5 * (mu.square() + torch.expm1(log_var) - log_var).sum(1)
 
 # %% ../nbs/04_loss.ipynb #f4f141bb
 def loss_function(
-    recon_x: Tensor,  # pixel probabilities from the decoder, (B, D) or (B, C, H, W)
+    recon_x: Tensor,  # pixel probabilities from the decoder, (B, D) or (B, ...)
     x: Tensor,        # pixels in [0, 1], as many per image
     mu: Tensor,       # mean of q(z|x), (B, Z)
     log_var: Tensor,  # log variance of q(z|x), (B, Z)
 ) -> Tensor:          # the negative ELBO, a scalar summed over the batch, nats
-    "Reconstruction loss plus KL divergence: the negative of equation 10 in Kingma and Welling (2014)."
-    check_images(_as_rows(recon_x, "recon_x"), "recon_x")
-    check_images(_as_rows(x, "x"), "x")
-    kl = kl_divergence(mu, log_var)  # (B,)
-    if len(kl) != len(x):
-        raise ValueError(f"mu and log_var must have one row per image, not {len(kl)} rows for {len(x)} images")
-    return (reconstruction_loss(recon_x, x) + kl).sum()
+    "Reconstruction loss plus KL: minus equation 10 of Kingma and Welling (2014)."
+    reconstruction, kl = reconstruction_loss(recon_x, x), kl_divergence(mu, log_var)
+    if len(kl) != len(reconstruction):
+        raise ValueError("mu and log_var must have one row per image, "
+                         f"not {len(kl)} rows for {len(reconstruction)} images")
+    return (reconstruction + kl).sum()
 
 # %% ../nbs/04_loss.ipynb #d56f66c2
 def nats_to_bits(
-    nats: "Tensor | float",  # information in nats
-) -> "Tensor | float":       # the same in bits
+    nats: Tensor | float,  # information in nats
+) -> Tensor | float:       # the same in bits
     "One nat is 1 / ln 2 bits."
     return nats / math.log(2)
 
 # %% ../nbs/04_loss.ipynb #42c82d95
 def bits_per_dim(
-    nats: "Tensor | float",  # negative log-likelihood of one image, nats
-    num_dims: int = 784,     # pixels (times channels) of the image
-) -> "Tensor | float":       # bits per dimension
+    nats: Tensor | float,  # negative log-likelihood of one image, nats
+    num_dims: int = 784,   # pixels (times channels) of the image
+) -> Tensor | float:       # bits per dimension
     "The scale on which papers compare data sets of different size."
-    if num_dims < 1: raise ValueError(f"num_dims must be a whole number of at least 1, not {num_dims!r}")
+    if num_dims < 1:
+        raise ValueError("num_dims must be a whole number of at least 1, "
+                         f"not {num_dims!r}")
     return nats_to_bits(nats) / num_dims
