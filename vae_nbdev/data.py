@@ -217,10 +217,11 @@ def check_whole(
 # %% ../nbs/01_data.ipynb #deb81dbb
 def _from_numpy(values: object) -> object:
     "A tensor in the place of an array of numbers, in its memory if PyTorch can use it."
-    if not isinstance(values, np.ndarray): return values
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" \
+            or values.dtype.itemsize > 8: return values
     native = values.dtype.newbyteorder("=")
-    if native.kind not in "biuf" or native.itemsize > 8: return values
-    return torch.from_numpy(np.require(values, native, ["C", "W", "E"]))
+    flat = np.require(values, native, ["C", "W", "E"]).ravel()  # no stride is negative
+    return torch.from_numpy(flat).view(values.shape)
 
 def _as_tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
     "Pixels as a tensor of bytes, Booleans or floats, not yet scaled."
