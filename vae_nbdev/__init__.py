@@ -8,14 +8,24 @@ __all__ = ['PUBLIC']
 
 # %% ../nbs/99_package.ipynb #f764eabf
 PUBLIC = {
-    "data": "load_mnist load_dataset unpack_mnist binarize BatchLoader check_images split_data bernoulli_entropy",
-    "elbo": "gaussian_elbo gaussian_kl expected_log_likelihood ppca_log_evidence ppca_posterior ppca_maximum_likelihood",
+    "data": """load_mnist load_dataset load_images load_image unpack_mnist make_loader
+        BatchLoader StreamLoader split_data check_images binarize kind_of_values
+        bernoulli_entropy""",
+    "elbo": """elbo_terms noise_from PPCA principal_components gaussian_elbo gaussian_kl
+        expected_log_likelihood ppca_log_evidence ppca_posterior
+        ppca_maximum_likelihood""",
     "reparameterization": "reparameterize pathwise_gradient score_function_gradient",
-    "loss": "kl_divergence reconstruction_loss loss_function nats_to_bits bits_per_dim",
-    "model": "VAE",
-    "training": "fit evaluate save load choose_device RECIPES",
-    "visualization": "plot_losses plot_reconstructions plot_reconstruction_history plot_samples plot_latent_space "
-                     "plot_manifold plot_interpolation plot_grid generate_samples reconstruct interpolate",
+    "loss": """kl_divergence reconstruction_loss loss_function nats_to_bits
+        bits_per_dim""",
+    "model": """VAE Distributions as_vae diagonal_gaussian bernoulli inference
+        posterior_mean decode reconstruct""",
+    "training": """fit evaluate negative_elbo Recipe RECIPES GradientStep
+        choose_device""",
+    "visualization": """plot_losses plot_reconstructions plot_reconstruction_history
+        plot_samples plot_latent_space plot_manifold plot_interpolation plot_grid
+        generate_samples interpolate""",
+    "runs": "save load",
+    "fast": "path_gradient muon_adam start_from_data",
     "speed": "bench print_bench",
 }
 
@@ -27,13 +37,15 @@ __all__ = ["__version__", *_HOME]
 
 def __getattr__(
     name: str,  # a public name, or a module of the package
-):
+) -> object:    # what has that name
     "Import the module behind a public name when the name is first used (PEP 562)."
     if name in PUBLIC: return import_module(f"vae_nbdev.{name}")
-    if name not in _HOME: raise AttributeError(f"module 'vae_nbdev' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'vae_nbdev' has no attribute {name!r}")
     globals()[name] = value = getattr(import_module(f"vae_nbdev.{_HOME[name]}"), name)
     return value
 
+# %% ../nbs/99_package.ipynb #c0de9901
 def __dir__() -> list[str]:  # what tab completion shows
     "The public names and the modules."
     return sorted([*__all__, *PUBLIC])
