@@ -128,6 +128,12 @@ def test_directives_leave_the_code():
     assert found == {"exports": "", "fig-alt": "two: curves"} and rest == "x = 1  #| not one\n"
 
 
+@pytest.mark.parametrize("docname, part", [("08_runs", "Foundations"), ("11_evaluation", "Understanding"), ("21_convolutional", "Beyond"),
+                                           ("30_fast_step", "Engineering"), ("31_speed", "Engineering"), ("90_cli", "Reference")])
+def test_tens_of_the_number_are_parts(docname, part):
+    assert vae_site.chapter(docname, {"cells": FIRST}).part == part
+
+
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
     return build(tmp_path_factory.mktemp("book"), FIRST, SECOND, BIB)
