@@ -13,62 +13,68 @@ from torch import Tensor
 
 # %% ../nbs/03_reparameterization.ipynb #32bab83e
 def reparameterize(
-    mu: Tensor,                                  # mean of q(z|x), (B, Z)
-    log_var: Tensor,                             # log variance of q(z|x), (B, Z)
-    generator: "torch.Generator | None" = None,  # source of the noise; None is torch's global one
-) -> Tensor:                                     # a sample of q(z|x), (B, Z)
+    mu: Tensor,                                # mean of q(z|x), (B, Z)
+    log_var: Tensor,                           # log variance of q(z|x), (B, Z)
+    generator: torch.Generator | None = None,  # of the noise; None: torch's global one
+) -> Tensor:                                   # a sample of q(z|x), (B, Z)
     "z = mu + sigma * eps with eps ~ N(0, I); Kingma and Welling (2014), section 2.4."
     if mu.shape != log_var.shape:
-        raise ValueError(f"mu and log_var must have one shape, not {tuple(mu.shape)} and {tuple(log_var.shape)}")
-    std = torch.exp(0.5 * log_var)                             # (B, Z)
-    eps = torch.empty_like(std).normal_(generator=generator)   # (B, Z), what torch.randn_like draws
-    return mu + std * eps                                      # (B, Z)
+        raise ValueError("mu and log_var must have one shape, "
+                         f"not {tuple(mu.shape)} and {tuple(log_var.shape)}")
+    std = torch.exp(0.5 * log_var)                            # (B, Z)
+    eps = torch.empty_like(std).normal_(generator=generator)  # (B, Z)
+    return mu + std * eps                                     # (B, Z)
 
 # %% ../nbs/03_reparameterization.ipynb #fae3e7cc
 def _check_gaussian(mu, log_var, num_samples):
     if mu.ndim != 1 or mu.shape != log_var.shape:
-        raise ValueError(f"mu and log_var must both have shape (Z,), not {tuple(mu.shape)} and {tuple(log_var.shape)}")
+        raise ValueError("mu and log_var must both have shape (Z,), "
+                         f"not {tuple(mu.shape)} and {tuple(log_var.shape)}")
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, not {num_samples}")
 
 def _values(f, z):
     value = f(z)  # (S,)
     if value.shape != z.shape[:1]:
-        raise ValueError(f"f must map samples {tuple(z.shape)} to one value each, {tuple(z.shape[:1])}, not {tuple(value.shape)}")
+        raise ValueError(f"f must map samples {tuple(z.shape)} to one value each, "
+                         f"{tuple(z.shape[:1])}, not {tuple(value.shape)}")
     return value
 
 # %% ../nbs/03_reparameterization.ipynb #13ae9fef
 def pathwise_gradient(
-    f: Callable[[Tensor], Tensor],               # differentiable, row by row: (S, Z) -> (S,)
-    mu: Tensor,                                  # mean of q, (Z,)
-    log_var: Tensor,                             # log variance of q, (Z,)
-    num_samples: int,                            # S, how many draws of z
-    generator: "torch.Generator | None" = None,  # source of the noise; None is torch's global one
-) -> tuple[Tensor, Tensor]:                      # per-sample gradients for mu and for log_var, (S, Z) each
-    "Estimate d E_q[f(z)] by the slope of f at each draw; Kingma and Welling (2014), section 2.4."
+    f: Callable[[Tensor], Tensor],             # differentiable by row, (S, Z) -> (S,)
+    mu: Tensor,                                # mean of q, (Z,)
+    log_var: Tensor,                           # log variance of q, (Z,)
+    num_samples: int,                          # S, how many draws of z
+    generator: torch.Generator | None = None,  # of the noise; None: torch's global one
+) -> tuple[Tensor, Tensor]:                    # gradients of mu and log_var, (S, Z)
+    "Estimate d E_q[f(z)] by slopes of f; Kingma and Welling (2014), section 2.4."
     _check_gaussian(mu, log_var, num_samples)
+    copies = lambda p: p.detach().expand(num_samples, -1).requires_grad_()  # (S, Z)
     with torch.enable_grad():
-        mu, log_var = (p.detach().expand(num_samples, -1).requires_grad_() for p in (mu, log_var))  # (S, Z)
-        value = _values(f, reparameterize(mu, log_var, generator))                                  # (S,)
+        mu, log_var = copies(mu), copies(log_var)
+        value = _values(f, reparameterize(mu, log_var, generator))          # (S,)
         if not value.requires_grad:
-            raise ValueError("f must be differentiable in z; for any other f there is score_function_gradient")
+            raise ValueError("f must be differentiable in z; "
+                             "for any other f there is score_function_gradient")
         return torch.autograd.grad(value.sum(), (mu, log_var))
 
 # %% ../nbs/03_reparameterization.ipynb #b21e901b
 def score_function_gradient(
-    f: Callable[[Tensor], Tensor],               # any function, row by row: (S, Z) -> (S,)
-    mu: Tensor,                                  # mean of q, (Z,)
-    log_var: Tensor,                             # log variance of q, (Z,)
-    num_samples: int,                            # S, how many draws of z
-    baseline: "Tensor | float" = 0.0,            # subtracted from f: a number, or one per coordinate, (Z,)
-    generator: "torch.Generator | None" = None,  # source of the noise; None is torch's global one
-) -> tuple[Tensor, Tensor]:                      # per-sample gradients for mu and for log_var, (S, Z) each
-    "Estimate d E_q[f(z)] by the value of f times the score at each draw; Williams (1992)."
+    f: Callable[[Tensor], Tensor],             # any function by row, (S, Z) -> (S,)
+    mu: Tensor,                                # mean of q, (Z,)
+    log_var: Tensor,                           # log variance of q, (Z,)
+    num_samples: int,                          # S, how many draws of z
+    baseline: Tensor | float = 0.0,            # subtracted from f, a number or (Z,)
+    generator: torch.Generator | None = None,  # of the noise; None: torch's global one
+) -> tuple[Tensor, Tensor]:                    # gradients of mu and log_var, (S, Z)
+    "Estimate d E_q[f(z)] by values of f times the score of each draw; Williams (1992)."
     _check_gaussian(mu, log_var, num_samples)
     if (shape := torch.as_tensor(baseline).shape) not in ((), mu.shape):
-        raise ValueError(f"baseline must be a number or have shape {tuple(mu.shape)}, not {tuple(shape)}")
+        raise ValueError(f"baseline must be a number or have shape {tuple(mu.shape)}, "
+                         f"not {tuple(shape)}")
     with torch.no_grad():
-        std = torch.exp(0.5 * log_var)                                 # (Z,)
-        eps = std.new_empty(num_samples, len(std)).normal_(generator=generator)  # (S, Z)
-        weight = _values(f, mu + std * eps)[:, None] - baseline        # (S, 1) or (S, Z)
+        std = torch.exp(0.5 * log_var)                           # (Z,)
+        eps = std.new_empty(num_samples, len(std)).normal_(generator=generator)
+        weight = _values(f, mu + std * eps)[:, None] - baseline  # (S, 1) or (S, Z)
         return weight * eps / std, weight * (eps.square() - 1) / 2
