@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ReparameterizedNormal', 'diagonal_gaussian', 'bernoulli', 'as_images', 'Distributions', 'VAE', 'inference',
-           'ProbabilityBernoulli', 'Adapter', 'known_shape', 'as_vae', 'has_coins', 'check_model', 'model_input',
-           'in_known_shape', 'note_shapes', 'posterior_mean', 'decode', 'reconstruct']
+           'ProbabilityBernoulli', 'Adapter', 'known_shape', 'as_vae', 'reference', 'has_coins', 'check_model',
+           'model_input', 'in_known_shape', 'note_shapes', 'posterior_mean', 'decode', 'reconstruct']
 
 # %% ../nbs/05_model.ipynb #5f6258e8
 import math
@@ -50,8 +50,8 @@ class _Layers(nn.Module):
     @image_shape.setter
     def image_shape(self, shape: tuple[int, ...] | None):
         if shape is not None and math.prod(shape) != self.input_dim:
-            raise ValueError(f"image_shape must have input_dim = {self.input_dim} pixels, "
-                             f"not {tuple(shape)}, which has {math.prod(shape)}")
+            raise ValueError(f"image_shape must have input_dim = {self.input_dim} "
+                             f"pixels, and {tuple(shape)} has {math.prod(shape)}")
         self._image_shape = None if shape is None else tuple(shape)
 
     @property
@@ -61,7 +61,7 @@ class _Layers(nn.Module):
         names += ["image_shape"] * (self.image_shape is not None)
         return {name: getattr(self, name) for name in names}
 
-# %% ../nbs/05_model.ipynb #9aa61f30
+# %% ../nbs/05_model.ipynb #030f238c
 class ReparameterizedNormal(Normal):
     "A normal distribution whose samples are drawn by `reparameterize`."
     def __init__(
@@ -81,7 +81,7 @@ class ReparameterizedNormal(Normal):
         shape = (*sample_shape, *self.loc.shape)
         return self.draw(self.loc.expand(shape), self.log_var.expand(shape))
 
-# %% ../nbs/05_model.ipynb #db8f26ae
+# %% ../nbs/05_model.ipynb #ebd9cc53
 def diagonal_gaussian(
     mu: Tensor,                       # means, (..., Z)
     log_var: Tensor,                  # log variances, (..., Z)
@@ -91,7 +91,7 @@ def diagonal_gaussian(
     normal = ReparameterizedNormal(mu, log_var, draw)
     return Independent(normal, 1, validate_args=False)
 
-# %% ../nbs/05_model.ipynb #56fa43e5
+# %% ../nbs/05_model.ipynb #afd88ed6
 def bernoulli(
     logits: Tensor,       # logits of the pixel probabilities, (*batch, *event)
     batch_dims: int = 1,  # how many of the dimensions are the batch's
@@ -100,7 +100,7 @@ def bernoulli(
     coins = Bernoulli(logits=logits, validate_args=False)
     return Independent(coins, logits.ndim - batch_dims, validate_args=False)
 
-# %% ../nbs/05_model.ipynb #2400e219
+# %% ../nbs/05_model.ipynb #3c7aa810
 def as_images(
     pixels: Tensor,                       # what a decoder made of z, (*batch, ...)
     batch: tuple[int, ...],               # the shape of z without its last dimension
@@ -111,7 +111,7 @@ def as_images(
     fits = known and pixels.shape[len(batch):].numel() == math.prod(image_shape)
     return pixels.reshape(*batch, *image_shape) if fits else pixels
 
-# %% ../nbs/05_model.ipynb #b6070024
+# %% ../nbs/05_model.ipynb #104068eb
 class Distributions:
     "The three distributions of a module with `encode` and `decode_logits`."
     latent_dim = image_shape = None  # of z, and of one image, where they are known
@@ -123,7 +123,7 @@ class Distributions:
         if self.latent_dim is None:
             raise ValueError("model must say its latent_dim before its prior can be "
                              "sampled: set model.latent_dim, or train it with fit")
-        zero = next(self.parameters()).new_zeros(self.latent_dim)
+        zero = next(self.parameters(), torch.zeros(())).new_zeros(self.latent_dim)
         return diagonal_gaussian(zero, zero)
 
     def posterior(
@@ -155,7 +155,8 @@ def _as_rows(x):
         return x.flatten(1)
     given = type(x).__name__
     if isinstance(x, Tensor): given = f"{x.dtype} of shape {tuple(x.shape)}"
-    raise ValueError(f"x must be a float tensor of shape (B, D) or (B, C, H, W), not {given}")
+    raise ValueError("x must be a float tensor of shape (B, D) or (B, C, H, W), "
+                     f"not {given}")
 
 # %% ../nbs/05_model.ipynb #03578dba
 class VAE(_Layers, Distributions):
@@ -194,7 +195,7 @@ class VAE(_Layers, Distributions):
         mu, log_var = self.encode(x)
         return self.decode(self.reparameterize(mu, log_var)), mu, log_var
 
-# %% ../nbs/05_model.ipynb #184de9ec
+# %% ../nbs/05_model.ipynb #f4e9c67b
 @contextmanager
 def inference(
     model: nn.Module,  # any model; what is no module is left alone
@@ -208,28 +209,32 @@ def inference(
     finally:
         for module, mode in zip(modules, modes): module.training = mode
 
-# %% ../nbs/05_model.ipynb #829e1338
+# %% ../nbs/05_model.ipynb #da75e3a3
+def _encode(module, x):
+    "mu and log_var of images, (B, Z) each; `ValueError` where `encode` gives others."
+    pair = module.encode(x)
+    tensors = isinstance(pair, tuple | list) and {*map(type, pair)} <= {Tensor}
+    shapes = [tuple(t.shape) for t in pair] if tensors else type(pair).__name__
+    if not tensors or len(pair) != 2 or pair[0].ndim != 2 or len(pair[0]) != len(x):
+        raise ValueError("model.encode must return mu and log_var, two tensors of "
+                         f"shape (B, Z), and of {len(x)} images it returns {shapes}")
+    return pair
+
+# %% ../nbs/05_model.ipynb #b676f821
 def _wants_rows(module, x):
-    "Does `encode` take rows of pixels? Images are tried first, and the answer is kept."
-    if not hasattr(module, "takes_rows") and x.ndim > 2:
+    "Does `encode` take rows of pixels? Images are tried first; the answer is kept."
+    if x.ndim == 2: return False
+    if not hasattr(module, "takes_rows"):
         with inference(module):
-            try: module.takes_rows = _encoded(module, x[:2]) is None
-            except (RuntimeError, ValueError, AssertionError) as error:
-                try: rows = _encoded(module, x[:2].flatten(1))
-                except (RuntimeError, ValueError, AssertionError): rows = None
-                if rows is None:
-                    reason = " ".join(str(error).split())
-                    raise ValueError("model.encode takes neither images of shape "
-                                     f"{tuple(x.shape[1:])} nor their rows: {reason}") from None
+            try: _encode(module, x[:2])
+            except Exception as error:
+                try: _encode(module, x[:2].flatten(1))
+                except Exception: raise error from None
                 module.takes_rows = True
-    return getattr(module, "takes_rows", False)
+            else: module.takes_rows = False
+    return module.takes_rows
 
-def _encoded(module, x):
-    "mu where `encode` gives one vector an image; None otherwise."
-    mu, _ = module.encode(x)
-    return mu if mu.ndim == 2 and len(mu) == len(x) else None
-
-# %% ../nbs/05_model.ipynb #be5adc54
+# %% ../nbs/05_model.ipynb #b148bc21
 class ProbabilityBernoulli(Bernoulli):
     "Coins whose probabilities, not logits, are known: the loss of most tutorials."
     def log_prob(
@@ -240,7 +245,7 @@ class ProbabilityBernoulli(Bernoulli):
         probs, value = torch.broadcast_tensors(self.probs, value)
         return -F.binary_cross_entropy(probs, value, reduction="none")
 
-# %% ../nbs/05_model.ipynb #b6f95847
+# %% ../nbs/05_model.ipynb #fde02229
 class Adapter(Distributions):
     "The three distributions of a module that has `encode` and a decoder."
     def __init__(
@@ -253,8 +258,8 @@ class Adapter(Distributions):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:  # mu and log_var, (B, Z)
         "The module's own answer; it gets rows where it does not take images."
-        x = x.flatten(1) if _wants_rows(self.module, x) else x
-        mu, log_var = self.module.encode(x)
+        rows = _wants_rows(self.module, x)
+        mu, log_var = _encode(self.module, x.flatten(1) if rows else x)
         self.latent_dim = mu.shape[1]
         return mu, log_var
 
@@ -263,12 +268,17 @@ class Adapter(Distributions):
         has_logits, batch = hasattr(self.module, "decode_logits"), z.shape[:-1]
         decode = self.module.decode_logits if has_logits else self.module.decode
         pixels = decode(z.reshape(-1, z.shape[-1]))
+        if not isinstance(pixels, Tensor) or pixels.shape[:1] != (batch.numel(),):
+            given = getattr(pixels, "shape", type(pixels).__name__)
+            raise ValueError(f"model.{decode.__name__} must return a tensor, an image "
+                             f"for each z, and of {batch.numel()} it returns {given}")
         pixels = pixels.reshape(*batch, *pixels.shape[1:])
         pixels = as_images(pixels, batch, self.image_shape)
         if has_logits: return bernoulli(pixels, len(batch))
         coins = ProbabilityBernoulli(probs=pixels, validate_args=False)
         return Independent(coins, pixels.ndim - len(batch), validate_args=False)
 
+# %% ../nbs/05_model.ipynb #a89a4ad0
 def known_shape(
     model: object,               # any model
 ) -> tuple[int, ...] | None:     # of one image
@@ -277,18 +287,27 @@ def known_shape(
     good = isinstance(shape, (tuple, list)) and all(isinstance(n, int) for n in shape)
     return tuple(shape) if good else None
 
-# %% ../nbs/05_model.ipynb #5bd1853d
+# %% ../nbs/05_model.ipynb #46447f6d
 def as_vae(
     model: object,           # a model of any class
 ) -> "Distributions":        # has prior, posterior and likelihood
     "The three distributions of a model: its own, or derived from encoder and decoder."
-    has = lambda *names: all(hasattr(type(model), n) or hasattr(model, n) for n in names)
-    if has("prior", "posterior", "likelihood"): return model
-    if has("encode") and (has("decode") or has("decode_logits")): return Adapter(model)
-    raise ValueError("model must have prior, posterior and likelihood, or encode and decode "
-                     f"(or decode_logits), and {type(model).__name__} has not")
+    names = {*dir(type(model)), *dir(model)}
+    if {"prior", "posterior", "likelihood"} <= names: return model
+    if "encode" in names and names & {"decode", "decode_logits"}: return Adapter(model)
+    raise ValueError("model must have prior, posterior and likelihood, or encode and "
+                     f"decode (or decode_logits), and {type(model).__name__} has not")
 
-# %% ../nbs/05_model.ipynb #b9a638a3
+# %% ../nbs/05_model.ipynb #b5403f15
+def reference(
+    model: object,  # a model of any class
+) -> Tensor:        # a tensor on its device and in its precision
+    "The first parameter of a model, or else its first buffer of floats."
+    if not isinstance(model, nn.Module): return torch.zeros(())
+    floats = (b for b in model.buffers() if b.is_floating_point())
+    return next(model.parameters(), next(floats, torch.zeros(())))
+
+# %% ../nbs/05_model.ipynb #ff061584
 def has_coins(
     p: Distribution,  # p(x|z)
 ) -> bool:            # is it made of Bernoulli distributions?
@@ -296,7 +315,7 @@ def has_coins(
     while isinstance(p, Independent): p = p.base_dist
     return isinstance(p, (Bernoulli, ContinuousBernoulli))
 
-# %% ../nbs/05_model.ipynb #591bdc68
+# %% ../nbs/05_model.ipynb #561a1014
 def check_model(
     model: object,          # a model of any class
     x: Tensor,              # images on its device, (N, ...)
@@ -305,25 +324,27 @@ def check_model(
     "Try a model on two images; `ValueError` where they do not fit together."
     size = x[0].numel()
     if isinstance(model, VAE) and size != model.input_dim:
-        raise ValueError(f"{name} must have input_dim = {model.input_dim} pixels per image, "
-                         f"as the model has, not {size}")
+        raise ValueError(f"{name} must have input_dim = {model.input_dim} pixels per "
+                         f"image, as the model has, not {size}")
     vae = as_vae(model)
-    with inference(model): p = vae.likelihood(vae.posterior(x[:2]).mean)
+    try:
+        with inference(model): p = vae.likelihood(vae.posterior(x[:2]).mean)
+    except Exception as error:
+        if isinstance(error, ValueError) and "must" in str(error): raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model must take {name} of shape {tuple(x.shape[1:])} each, "
+                         f"and fails: {type(error).__name__}: {reason}") from error
     if p.event_shape.numel() != size or p.batch_shape != (len(x[:2]),):
         raise ValueError(f"model makes images of shape {tuple(p.event_shape)}, "
                          f"and {name} has images of shape {tuple(x.shape[1:])}")
-    if isinstance(vae, Adapter): _check_probabilities(p)
+    low, high = (v.item() for v in p.mean.aminmax())
+    if isinstance(vae, Adapter) and not 0 <= low <= high <= 1:
+        raise ValueError("model.decode must return probabilities in [0, 1], not values "
+                         f"from {low:.3g} to {high:.3g}; a decoder without a sigmoid "
+                         "at its end is called decode_logits")
     return p
 
-def _check_probabilities(p):
-    "Refuse what `decode` returns where it is none."
-    low, high = p.mean.min().item(), p.mean.max().item()
-    if not 0 <= low <= high <= 1:
-        raise ValueError("model.decode must return probabilities in [0, 1], not values from "
-                         f"{low:.3g} to {high:.3g}; a decoder without a sigmoid at its end "
-                         "is called decode_logits")
-
-# %% ../nbs/05_model.ipynb #e80c6577
+# %% ../nbs/05_model.ipynb #80c54bf6
 def model_input(
     model: object,         # a model of any class
     images: object,        # a tensor or an array: images, (N, ...), or one image
@@ -333,10 +354,11 @@ def model_input(
     x = in_known_shape(model, to_float(images, name))
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"{name} must hold at least one image, not {tuple(x.shape)}")
-    x = x.to(next(model.parameters(), x))
+    x = x.to(reference(model))
     if has_coins(check_model(model, x, name)): check_images(x, name)
     return x
 
+# %% ../nbs/05_model.ipynb #98599b6d
 def in_known_shape(
     model: object,  # a model of any class
     x: Tensor,      # images, (N, ...), or one image
@@ -348,7 +370,7 @@ def in_known_shape(
     if x[0].numel() != size and x.numel() == size: x = x[None]
     return x.reshape(len(x), *shape) if shape and x[0].numel() == size else x
 
-# %% ../nbs/05_model.ipynb #f21e2cdc
+# %% ../nbs/05_model.ipynb #64ed45d8
 def note_shapes(
     model: object,  # a model of any class
     x: Tensor,      # images as it takes them, (N, ...)
@@ -359,7 +381,7 @@ def note_shapes(
         with inference(model): q = as_vae(model).posterior(x[:2])
         model.latent_dim = q.event_shape.numel()
 
-# %% ../nbs/05_model.ipynb #1652daab
+# %% ../nbs/05_model.ipynb #09f5db73
 def posterior_mean(
     model: nn.Module,  # any model, on any device
     images: Tensor,    # images, (N, ...), or one image
@@ -371,12 +393,12 @@ def posterior_mean(
 def decode(
     model: nn.Module,  # any model, on any device
     z: Tensor,         # latent vectors, (N, Z)
-) -> Tensor:           # (N, ...) in the shape of the data, where it is known, on the CPU
+) -> Tensor:           # (N, ...), in the data's shape where it is known, on the CPU
     "The mean of p(x|z) of each latent vector; of pixels, their probabilities."
-    z = z.to(next(model.parameters(), z))
+    z = z.to(reference(model))
     with inference(model): return as_vae(model).likelihood(z).mean.float().cpu()
 
-# %% ../nbs/05_model.ipynb #7ae5dd06
+# %% ../nbs/05_model.ipynb #b53a1cd4
 def reconstruct(
     model: nn.Module,  # any model, on any device
     images: Tensor,    # images, (N, ...), or one image

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'READABLE', 'CHECKPOINT', 'write_atomically', 'make_folder', 'model_facts', 'model_tensors', 'save', 'read',
-           'check_fit', 'build', 'load', 'pack', 'unpack', 'name_of', 'refuse_another_run', 'Run', 'read_checkpoint',
-           'restore']
+           'check_fit', 'build', 'weights_of', 'load', 'pack', 'unpack', 'name_of', 'refuse_another_run', 'Run',
+           'checksum', 'read_checkpoint', 'restore']
 
-# %% ../nbs/08_runs.ipynb #7850dc4d
+# %% ../nbs/08_runs.ipynb #d23c499b
 import json
 import os
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 
 from .data import BatchLoader, StreamLoader
 from .model import VAE, known_shape
-from .training import choose_device, constant
+from .training import Recipe, choose_device, constant
 
-# %% ../nbs/08_runs.ipynb #b7b85c9b
+# %% ../nbs/08_runs.ipynb #7659f472
 def write_atomically(
     path: Path,       # where the file goes
     write: Callable,  # a function of a path that writes the content
@@ -37,7 +38,7 @@ def write_atomically(
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/08_runs.ipynb #fcfe256a
+# %% ../nbs/08_runs.ipynb #7c10817a
 def make_folder(
     path: str | Path,  # a folder; it may exist
 ) -> Path:             # the folder, which can be written to
@@ -52,7 +53,7 @@ def make_folder(
         raise OSError(sentence) from None
     return path
 
-# %% ../nbs/08_runs.ipynb #84d3b116
+# %% ../nbs/08_runs.ipynb #c3b27abd
 FORMAT = "vae_nbdev 2"            # stored in each file that is written
 READABLE = "vae_nbdev 1", FORMAT  # files of these formats can be read
 
@@ -65,7 +66,7 @@ def model_facts(
     facts = {"format": FORMAT, "class": type(model).__name__, "shapes": shapes}
     return facts | ({"config": json.dumps(model.config)} if type(model) is VAE else {})
 
-# %% ../nbs/08_runs.ipynb #818918bd
+# %% ../nbs/08_runs.ipynb #86eee283
 def model_tensors(
     model: nn.Module,     # any model
 ) -> dict[str, Tensor]:   # parameters and buffers by name, on the CPU
@@ -76,7 +77,7 @@ def model_tensors(
                              f"and {odd[0]!r} is something else")
     return {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
 
-# %% ../nbs/08_runs.ipynb #3dbca267
+# %% ../nbs/08_runs.ipynb #57b159df
 def save(
     model: nn.Module,  # the model to keep
     path: str | Path,  # the file, by custom ending in .safetensors
@@ -87,7 +88,7 @@ def save(
     if path.is_dir(): raise OSError(f"cannot write the file {path}: it is a folder")
     return write_atomically(path, lambda part: part.write_bytes(content))
 
-# %% ../nbs/08_runs.ipynb #9aabdfed
+# %% ../nbs/08_runs.ipynb #12068646
 def read(
     path: Path,                                   # a file of `save` or of a run
 ) -> tuple[dict[str, Tensor], dict[str, str]]:    # its tensors and its metadata
@@ -109,7 +110,7 @@ def read(
                          f"this version reads {FORMAT!r}")
     return tensors, metadata
 
-# %% ../nbs/08_runs.ipynb #032fc208
+# %% ../nbs/08_runs.ipynb #608c7b87
 def check_fit(
     path: Path,                  # for the error
     weights: dict[str, Tensor],  # what the file has
@@ -125,7 +126,7 @@ def check_fit(
             raise ValueError(f"{str(path)!r} does not fit the model {model_name}: "
                              f"{name} should be {wanted}, not {found}")
 
-# %% ../nbs/08_runs.ipynb #62d83417
+# %% ../nbs/08_runs.ipynb #6d265238
 def build(
     path: Path,                # for the error
     metadata: dict[str, str],  # of the file
@@ -142,7 +143,14 @@ def build(
         raise ValueError(f"{str(path)!r} has a configuration that is none of a VAE: "
                          f"{config}") from None
 
-# %% ../nbs/08_runs.ipynb #45a777be
+# %% ../nbs/08_runs.ipynb #508e0550
+def weights_of(
+    tensors: dict[str, Tensor],  # of a model's file, or of a checkpoint, which has more
+) -> dict[str, Tensor]:          # those of the model: others have a slash in the name
+    "The tensors of a model's state."
+    return {name: t for name, t in tensors.items() if "/" not in name}
+
+# %% ../nbs/08_runs.ipynb #d58a72aa
 def load(
     path: str | Path,                    # a file of `save`, or the checkpoint of a run
     device: str | torch.device = "cpu",  # where to put the model; see `choose_device`
@@ -153,15 +161,14 @@ def load(
     tensors, metadata = read(path)
     own = model is None
     if own: model = build(path, metadata)
-    weights = {name: t for name, t in tensors.items() if not name.startswith("run/")}
-    check_fit(path, weights, model)
-    model.load_state_dict(weights, assign=own)
+    check_fit(path, weights_of(tensors), model)
+    model.load_state_dict(weights_of(tensors), assign=own)
     for name, value in json.loads(metadata.get("shapes", "{}")).items():
         value = tuple(value) if isinstance(value, list) else value
         if getattr(model, name, None) is None: setattr(model, name, value)
     return model.to(device)
 
-# %% ../nbs/08_runs.ipynb #8f7a60c4
+# %% ../nbs/08_runs.ipynb #87c29b20
 def pack(
     state: object,               # nested dictionaries, lists and tuples
     name: str,                   # of this state, a path
@@ -179,7 +186,7 @@ def pack(
         return {kind: [pack(v, f"{name}/{i}", tensors) for i, v in enumerate(state)]}
     return state
 
-# %% ../nbs/08_runs.ipynb #adb25674
+# %% ../nbs/08_runs.ipynb #9b08ea1f
 def unpack(
     packed: object,              # what `pack` has returned
     tensors: dict[str, Tensor],  # the tensors by name
@@ -191,22 +198,24 @@ def unpack(
     if kind == "dict": return {k: unpack(v, tensors) for k, v in content}
     return (list if kind == "list" else tuple)(unpack(v, tensors) for v in content)
 
-# %% ../nbs/08_runs.ipynb #0e302768
+# %% ../nbs/08_runs.ipynb #633a96d1
 def name_of(
     value: object,  # a choice of a run: a number, a function, batches, a model ...
 ) -> object:        # something that JSON can hold and a person can read
     "What a checkpoint says of a choice, enough to notice another one."
     if isinstance(value, VAE): return value.config
-    if isinstance(value, nn.Module): return type(value).__name__
-    if isinstance(value, partial): return f"{name_of(value.func)} with {value.keywords}"
+    if isinstance(value, nn.Module | Recipe): return type(value).__name__
     if isinstance(value, BatchLoader):
         total = value.images[::max(1, len(value.images) // 100)].cpu().double().sum()
         return f"{tuple(value.images.shape)}, sampled pixels sum to {total:.6g}"
-    if isinstance(value, StreamLoader):
-        return f"a stream of images of shape {tuple(value.example.shape[1:])}"
-    return getattr(value, "__qualname__", value)
+    if isinstance(value, StreamLoader): return str(tuple(value.example.shape[1:]))
+    if isinstance(value, partial): value = (value.func, *value.args, value.keywords)
+    if isinstance(value, list | tuple): return [name_of(v) for v in value]
+    if isinstance(value, dict): return {str(k): name_of(v) for k, v in value.items()}
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return value if plain else getattr(value, "__qualname__", type(value).__qualname__)
 
-# %% ../nbs/08_runs.ipynb #2c399bb9
+# %% ../nbs/08_runs.ipynb #ee8052ff
 def refuse_another_run(
     path: Path,    # for the error
     before: dict,  # the choices of the run in the file
@@ -221,7 +230,7 @@ def refuse_another_run(
         raise ValueError(f"cannot resume {str(path)!r} as another run: "
                          f"{'; '.join(changed)}")
 
-# %% ../nbs/08_runs.ipynb #f5cb36a7
+# %% ../nbs/08_runs.ipynb #76076b73
 CHECKPOINT = "checkpoint.safetensors"  # the file's name in the folder of a run
 
 class Run:
@@ -234,8 +243,8 @@ class Run:
         choices: dict,             # what a resumed run must have in common with it
     ):
         self.path, self.parts = make_folder(out) / CHECKPOINT, parts
-        named = {n: name_of(v) for n, v in {**choices, "model": parts["model"]}.items()}
-        self.choices = json.loads(json.dumps(named, default=repr))
+        named = name_of({**choices, "model": parts["model"]})
+        self.choices = json.loads(json.dumps(named))
         if resume: restore(self.path, parts, self.choices)
         elif self.path.exists():
             raise FileExistsError(f"{str(out)!r} already holds a run; go on with it by "
@@ -248,10 +257,23 @@ class Run:
         states = {name: part.state_dict() for name, part in parts.items()}
         run = json.dumps(pack(states, "run", tensors))
         facts = model_facts(model) | {"run": run, "choices": json.dumps(self.choices)}
-        content = to_bytes(model_tensors(model) | tensors, facts)
+        tensors |= model_tensors(model)
+        content = to_bytes(tensors, facts | {"checksum": checksum(tensors, facts)})
         write_atomically(self.path, lambda part: part.write_bytes(content))
 
-# %% ../nbs/08_runs.ipynb #ec7c53b7
+# %% ../nbs/08_runs.ipynb #ff7c0c2c
+def checksum(
+    tensors: dict[str, Tensor],  # all tensors of a file
+    metadata: dict[str, str],    # all its strings
+) -> str:                        # SHA-256 of both, in hexadecimal
+    "What tells whether a file is the one that was written."
+    known = sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        known.update(name.encode())
+        known.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return known.hexdigest()
+
+# %% ../nbs/08_runs.ipynb #80160bb9
 def read_checkpoint(
     path: Path,                                 # of the file
 ) -> tuple[dict[str, Tensor], dict[str, str]]:  # its tensors and its metadata
@@ -260,10 +282,14 @@ def read_checkpoint(
         raise FileNotFoundError(f"there is no {path.name} in {str(path.parent)!r} to "
                                 "resume from; start the run without resume")
     tensors, metadata = read(path)
-    if "run" in metadata: return tensors, metadata
-    raise ValueError(f"{str(path)!r} holds a model, but no run to resume")
+    if "run" not in metadata:
+        raise ValueError(f"{str(path)!r} holds a model, but no run to resume")
+    if metadata.pop("checksum", "") != checksum(tensors, metadata):
+        raise ValueError(f"{str(path)!r} is damaged, or of an earlier version: its "
+                         "content is not what the run has written")
+    return tensors, metadata
 
-# %% ../nbs/08_runs.ipynb #d16905ce
+# %% ../nbs/08_runs.ipynb #aed51a67
 def restore(
     path: Path,                # the checkpoint
     parts: dict[str, object],  # all that has a state; "model" among them
@@ -272,12 +298,7 @@ def restore(
     "Put all parts where the checkpoint left them."
     tensors, metadata = read_checkpoint(path)
     refuse_another_run(path, json.loads(metadata["choices"]), choices)
-    weights = {n: t for n, t in tensors.items() if not n.startswith("run/")}
-    check_fit(path, weights, parts["model"])
-    try:
-        states = unpack(json.loads(metadata["run"]), tensors)
-        for name, state in states.items(): parts[name].load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError, TypeError, IndexError):
-        raise ValueError(f"{str(path)!r} is damaged, or of an earlier version: "
-                         "it does not hold all that the run needs") from None
-    parts["model"].load_state_dict(weights)
+    check_fit(path, weights_of(tensors), parts["model"])
+    states = unpack(json.loads(metadata["run"]), tensors)
+    for name, state in states.items(): parts[name].load_state_dict(state)
+    parts["model"].load_state_dict(weights_of(tensors))
