@@ -133,26 +133,30 @@ def _checked(opts: dict) -> dict:
     "The options with what the recipe says in the place of None."
     from vae_nbdev.training import choose, choose_device
     _refuse_both(opts)
+    if opts["data"] is None: opts["dataset"] = opts["dataset"] or "mnist"
     choose_device(opts["device"])
     numbers = {name: opts[name] for name in ("epochs", "batch_size", "lr")}
     chosen = choose(opts["recipe"], opts["seed"], **numbers)
     return opts | {name: getattr(chosen, name) for name in numbers}
 
+# %% ../nbs/90_cli.ipynb #c0de0030
 def _refuse_both(opts: dict) -> None:
     "No two sources of images, and no size for those that have one."
     said = {name for name, value in opts.items() if value is not None}
-    if "data" in said and said & NAMED.keys(): raise ValueError(
-        "--data takes the place of --dataset and --data-root: give one or the other")
+    for own in said & {"data", "image"}:
+        if said & (NAMED.keys() | {"data"}) - {own}: raise ValueError(
+            f"--{own} stands in the place of any other source of images: give only one")
     if "data" not in said and said & OWN.keys(): raise ValueError(
         "--image-size and --channels are for the pictures of --data, which is missing")
 
 # %% ../nbs/90_cli.ipynb #c0de0015
 def _refuse_another_end(folder: Path, opts: dict, given: dict) -> None:
     "A run that is over cannot become another one."
-    was = [f"{name} was {opts[name]!r}" for name in given if given[name] != opts[name]]
-    if was and _has_ended(folder): raise ValueError(
-        f"--resume: the run in {folder} has ended, and its {', '.join(was)}; another "
-        "run needs another folder")
+    other = [name for name, value in given.items() if value != opts[name]]
+    if not other or not _has_ended(folder): return
+    was = "not given" if opts[other[0]] is None else opts[other[0]]
+    raise ValueError(f"--resume: the run in {folder} has ended, and --{other[0]} was "
+                     f"{was}; another run needs another folder")
 
 # %% ../nbs/90_cli.ipynb #c0de0017
 def _hold_out(data: tuple, seed: int) -> list[tuple]:
@@ -208,7 +212,7 @@ def _fit(opts: dict, data: list[tuple], out: Path, args: argparse.Namespace) -> 
 def _plan(model, data: list[tuple], opts: dict, out: Path) -> str:
     "Data, model and training."
     (images, labels), (tests, _) = data
-    name, more, c = opts["dataset"] or "mnist", "", model.config
+    name, more, c = opts["dataset"], "", model.config
     if opts["data"]: name, more = Path(opts["data"]).name, _kind(images, labels)
     sizes = [c["input_dim"], c["hidden_dim"], c["latent_dim"]]
     layers = "-".join(map(str, sizes + sizes[1::-1]))
