@@ -1,13 +1,35 @@
 """Fixtures that several test files share."""
 import json
+import os
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"OMP_NUM_THREADS": "1"}
+
+
+def run(python, *args, cwd):
+    "Run a Python as a user has it, without this environment's settings."
+    return subprocess.run([python, *args], cwd=cwd, env=CLEAN, capture_output=True, text=True)
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def exercises(notebook):
+    """Of each exercise: the name of its checker, the name that it checks, the cell, and the two folds below it."""
+    cells = notebook["cells"]
+    for i, cell in enumerate(cells):
+        last = source(cell).strip().splitlines()[-1:] if cell["cell_type"] == "code" else []
+        if last and (call := re.match(r"^(check_\w+)\((\w+)\)$", last[0])):
+            yield call[1], call[2], cell, [source(c) for c in cells[i + 1:i + 3]]
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +73,52 @@ def wheel_python(tmp_path_factory) -> Path:
     (site / "lent.pth").write_text(lent + "\n")
     run(python, "-m", "pip", "install", "-q", "--no-index", "--force-reinstall", "--no-deps", *folder.glob("*.whl"))
     return python
+
+
+ASK = """
+import json as _json
+def _ask(checker, checked, code):
+    space = dict(globals())
+    exec(code, space)
+    return str(space[checker](space[checked]))
+print("ANSWERS" + _json.dumps([_ask(*question) for question in QUESTIONS]))
+"""
+
+
+def questions(chapter: str, notebook: dict) -> list[tuple[str, str, str]]:
+    """What to ask of a chapter's checkers: the folded solution of each exercise, then its named wrong answers."""
+    path = ROOT / f"tests/exercises/{chapter.removesuffix('.ipynb')}.json"
+    wrong = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    asked = []
+    for checker, checked, _, folds in exercises(notebook):
+        codes = [re.search(r"```python\n(.*?)```", fold, re.S)[1] for fold in folds if "```python" in fold]
+        asked += [(checker, checked, code) for code in [*codes, *(case["wrong"] for case in wrong.get(checker, []))]]
+    return asked
+
+
+@pytest.fixture(scope="session")
+def executions(wheel_python, tmp_path_factory, request):
+    """The chosen notebooks being executed from the wheel, some at a time with one thread each; the longest begin first.
+
+    Cells marked `#| slow` (the flag of nbdev's own test runner) are measurements that take minutes: `make notebooks` runs
+    them. At the end each notebook is asked what its exercises say. A result is the process and those answers.
+    """
+    chosen = {item.callspec.params["chapter"]: tmp_path_factory.mktemp("empty") for item in request.session.items
+              if "executions" in getattr(item, "fixturenames", ())}
+
+    def execute(chapter):
+        path = chosen[chapter] / chapter
+        notebook = json.loads((ROOT / "nbs" / chapter).read_text(encoding="utf-8"))
+        asking = f"QUESTIONS = {questions(chapter, notebook)!r}\n{ASK}"
+        notebook["cells"] = [c for c in notebook["cells"] if "#| slow" not in source(c).splitlines()]
+        notebook["cells"].append({"cell_type": "code", "id": "asking", "metadata": {}, "source": asking, "outputs": [], "execution_count": None})
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+        done = run(wheel_python, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", chapter, cwd=chosen[chapter])
+        outputs = json.loads(path.read_text(encoding="utf-8"))["cells"][-1]["outputs"]
+        said = [line for o in outputs for line in "".join(o.get("text", "")).splitlines() if line.startswith("ANSWERS")]
+        return done, json.loads(said[0].removeprefix("ANSWERS")) if said else None
+
+    pool = ThreadPoolExecutor(min(4, os.cpu_count()))
+    longest_first = sorted(chosen, key=lambda chapter: (ROOT / "nbs" / chapter).stat().st_size, reverse=True)
+    yield {chapter: pool.submit(execute, chapter) for chapter in longest_first}
+    pool.shutdown(cancel_futures=True)

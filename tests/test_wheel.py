@@ -1,19 +1,11 @@
 """The wheel, installed into a fresh environment and used from an empty folder, as a user has it."""
-import json
-import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import ROOT
+from conftest import CLEAN, ROOT, run
 
 CHAPTERS = sorted(p.name for p in (ROOT / "nbs").glob("*.ipynb"))
-CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"OMP_NUM_THREADS": "1"}
-
-
-def run(python, *args, cwd):
-    return subprocess.run([python, *args], cwd=cwd, env=CLEAN, capture_output=True, text=True)
 
 
 def test_wheel_brings_code_data_and_command(wheel_python, tmp_path):
@@ -34,27 +26,11 @@ def test_requirements_are_declared(wheel_python, tmp_path, settings):
     assert names == sorted(r.split(">")[0] for r in settings["requirements"].split())
 
 
-@pytest.fixture(scope="module")
-def executions(wheel_python, tmp_path_factory, request):
-    """The chosen notebooks being executed, some at a time with one thread each; the longest begin first."""
-    chosen = {item.callspec.params["chapter"]: tmp_path_factory.mktemp("empty") for item in request.session.items
-              if "executions" in getattr(item, "fixturenames", ())}
-    for chapter, folder in chosen.items():
-        notebook = json.loads((ROOT / "nbs" / chapter).read_text(encoding="utf-8"))
-        notebook["cells"] = [c for c in notebook["cells"] if "#| slow" not in "".join(c["source"]).splitlines()]
-        (folder / chapter).write_text(json.dumps(notebook), encoding="utf-8")
-    size = lambda chapter: (chosen[chapter] / chapter).stat().st_size
-    command = ["-m", "nbconvert", "--to", "notebook", "--execute", "--inplace"]
-    pool = ThreadPoolExecutor(min(4, os.cpu_count()))
-    yield {chapter: pool.submit(run, wheel_python, *command, chapter, cwd=chosen[chapter]) for chapter in sorted(chosen, key=size, reverse=True)}
-    pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_notebook_runs_from_the_wheel_in_an_empty_folder(chapter, executions):
     """As Colab has it: the notebook, the installed package and nothing else.
 
     Cells marked `#| slow` (the flag of nbdev's own test runner) are measurements that take minutes: `make notebooks` runs them.
     """
-    done = executions[chapter].result()
+    done, _ = executions[chapter].result()
     assert done.returncode == 0, done.stderr[-3000:]
