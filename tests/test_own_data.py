@@ -3,6 +3,7 @@ import math
 import random
 import re
 import struct
+import time
 import warnings
 import zlib
 
@@ -194,6 +195,14 @@ def test_a_tensor_is_not_copied():
     assert np.shares_memory(make_loader(array).images.numpy(), array)
 
 
+def test_a_table_with_to_numpy_is_an_array():
+    class Frame:  # as pandas has it: a column for each name, which no data[0] finds
+        def to_numpy(self): return X.flatten(1).numpy()
+        def __len__(self): return 10
+        def __getitem__(self, name): raise KeyError(name)
+    assert torch.equal(make_loader(Frame()).images, X.flatten(1))
+
+
 def test_a_data_set_is_read_once():
     asked = []
     loader = make_loader(Items(lambda i: asked.append(i) or X[i]), 3, shuffle=True)
@@ -228,7 +237,6 @@ def test_items_stay_bytes_while_they_are_read(monkeypatch):
 
 
 def test_a_progress_bar_is_shown_where_reading_takes_a_while(capfd, monkeypatch):
-    import time
     slow = Items(lambda i: time.sleep(0.15) or X[i])
     make_loader(slow, name="train_data")
     make_loader([*X], progress=True)
@@ -344,6 +352,8 @@ def sources():
             "sampler": lambda: DataLoader(some, 3, sampler=sampler()),
             "batches": lambda: DataLoader(
                 some, batch_sampler=BatchSampler(sampler(), 3, True)),
+            "chunks": lambda: DataLoader([*zip(X.split(3), Y.split(3))], None, sampler=(
+                RandomSampler(range(4), generator=generator(5)))),
             "augmented": lambda: DataLoader(random_crop, 3)}
 
 
@@ -369,8 +379,9 @@ def test_the_example_is_read_once():
     assert torch.equal(stream.example, stream.example) and len(passes) == 1
     assert stream.to("cpu", torch.float64).example.dtype == torch.float64
     assert len(passes) == 1
-    stream.example.zero_()
-    assert X.any()
+    kept = X.clone()
+    StreamLoader([X]).example.zero_()
+    assert torch.equal(X, kept)
 
 
 def test_a_stream_moves_its_batches():
@@ -435,6 +446,16 @@ def test_an_exhausted_source_is_noticed():
     assert len(list(stream)) == 1
     with pytest.raises(ValueError, match="gave no batch: it must give all .* anew"):
         list(stream)
+
+
+def test_a_warning_about_batches_is_given_once():
+    last = torch.rand(4, 8, 8, 3)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")  # Python's own: once for each text and place
+        assert len(list(make_loader([last] * 3))) == 3
+    assert [str(w.message) for w in told] == [
+        "data has shape (4, 8, 8, 3): if its channels come last, "
+        "images.permute(0, 3, 1, 2) puts them first"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -740,6 +761,22 @@ def test_a_folder_without_a_picture_is_refused(tmp_path):
         load_images(tmp_path / "none")
     said = "^folder must be .*file is a file: see load_image$"
     with pytest.raises(ValueError, match=said): load_images(tmp_path / "file")
+
+
+def test_a_folder_of_floats_must_be_in_the_range(tmp_path):
+    Image.fromarray(np.float32([[0, 7]])).save(tmp_path / "x.tif")
+    with pytest.raises(ValueError, match="must hold finite values in .0, 1.*by 255"):
+        load_images(tmp_path)
+
+
+def test_a_slow_folder_shows_its_progress(tmp_path, monkeypatch, capfd):
+    write(tmp_path, **{f"{i}_png": GREY for i in range(10)})
+    read = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: time.sleep(0.15) or read(path))
+    load_images(tmp_path)
+    assert capfd.readouterr().err == ""
+    load_images(tmp_path, progress=True)
+    assert "reading" in capfd.readouterr().err
 
 
 def test_a_folder_that_does_not_fit_is_refused(tmp_path, monkeypatch):

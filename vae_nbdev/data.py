@@ -219,8 +219,7 @@ def _from_numpy(values: object) -> object:
     "A tensor in the place of an array of numbers, in its memory if PyTorch can use it."
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" \
             or values.dtype.itemsize > 8: return values
-    native = values.dtype.newbyteorder("=")
-    flat = np.require(values, native, ["C", "W", "E"]).ravel()  # no stride is negative
+    flat = np.require(values, values.dtype.newbyteorder("="), ["C", "W", "E"]).ravel()
     return torch.from_numpy(flat).view(values.shape)
 
 def _as_tensor(values: Tensor | np.ndarray, name: str) -> Tensor:
@@ -262,7 +261,7 @@ def _parts(data: object, name: str) -> tuple:
 def _to_labels(labels: object, images: Tensor, name: str) -> Tensor:
     "A row for each image, int64 unless they are floats."
     try: y = np.asarray(labels) if isinstance(labels, (list, tuple)) else labels
-    except ValueError: y = labels  # a list whose entries differ in shape
+    except (ValueError, TypeError): y = labels  # entries that differ in shape
     if isinstance(y := _from_numpy(y), Tensor):
         pixels = y.is_floating_point() or y.dtype == torch.uint8
         if y.ndim > 2 and pixels or y.ndim > 1 and y.shape == images.shape:
@@ -327,10 +326,10 @@ def _check_form(size: int | tuple | None, channels: int | None) -> tuple:
 
 # %% ../nbs/01_data.ipynb #fd968990
 def load_image(
-    path: str | Path,              # a picture: PNG, JPEG, WebP, TIFF, BMP, GIF
-    size: int | tuple | None = None,  # a side, (H, W), or None for its own size
-    channels: int | None = None,   # 1 (grey), 3 (colour), None: what it needs
-) -> Tensor:                       # (C, H, W), float32 in [0, 1]
+    path: str | Path,                 # a picture: PNG, JPEG, WebP, TIFF, BMP, GIF
+    size: int | tuple | None = None,  # a side, (H, W), or None: its own
+    channels: int | None = None,      # 1 (grey), 3 (colour), None: what it needs
+) -> Tensor:                          # (C, H, W), float32 in [0, 1]
     "A picture from a file; scaled to cover `size`, its centre cut out."
     (size, channels), path = _check_form(size, channels), Path(path).expanduser()
     found = "is a folder: see load_images" if path.is_dir() else "does not exist"
@@ -393,11 +392,12 @@ def load_images(
         except Exception:
             broken.append(str(path))
             continue
-        if not images: first = path, image.shape[1:], _check_memory(
-            len(found), image, str(folder))
-        if image.shape[1:] != first[1]: raise ValueError(
-            f"{first[0]} has {first[1][0]}x{first[1][1]} pixels and {path} "
-            f"{image.shape[1]}x{image.shape[2]}: give size, and all are brought to it")
+        if not images:
+            first, (h, w) = path, image.shape[1:]
+            _check_memory(len(found), image, str(folder))
+        if image.shape[1:] != (h, w): raise ValueError(
+            f"{first} has {h}x{w} pixels and {path} {image.shape[1]}x{image.shape[2]}: "
+            "give size, and all are brought to it")
         images.append(image)
         labels.append(label)
     if broken: warnings.warn(
@@ -406,9 +406,9 @@ def load_images(
     if not images: raise FileNotFoundError(
         f"{folder} holds no picture that can be read ({' '.join(PICTURES)})")
     if len({x.dtype for x in images}) > 1: images = [*map(to_float, images)]
-    images = [x.expand(max(map(len, images)), -1, -1) for x in images]
-    images = to_float(torch.stack(images), str(folder))
-    check_images(images, str(folder))
+    most = max(map(len, images))  # channels
+    stack = torch.stack([x.expand(most, -1, -1) for x in images])
+    images = check_images(to_float(stack, str(folder)), str(folder))
     return images, None if labels[0] is None else torch.tensor(labels)
 
 # %% ../nbs/01_data.ipynb #3ce10cf8
@@ -493,8 +493,10 @@ def _check_batches(batches: Iterable, name: str, pixels: str | None) -> Iterator
     "One pass over a source, in our form; the range is checked if `pixels` names it."
     i = -1
     for i, batch in enumerate(batches):
-        images, labels = split_data(batch, f"batch {i} of {name}")
-        if pixels: check_images(images, f"batch {i} of {pixels}")
+        try:
+            images, labels = split_data(batch, name)
+            if pixels: check_images(images, pixels)
+        except ValueError as error: raise ValueError(f"batch {i} of {error}") from error
         yield images, labels
     if i < 0: raise ValueError(
         f"{name} gave no batch: it must give all its batches anew in each epoch")
@@ -590,6 +592,7 @@ def make_loader(
     progress: bool = False,         # a progress bar where reading takes a while?
 ) -> BatchLoader | StreamLoader:    # gives batches (images, labels), labels or None
     "The loader for what you have: from memory if it can be, else a stream."
+    if hasattr(data, "to_numpy"): data = data.to_numpy()  # a table of pandas or Polars
     form = _form_of(data, name)
     if form == "batches":
         if batch_size is not None: raise ValueError(
