@@ -40,7 +40,7 @@ def negative_elbo(
     reconstruction, kl = elbo_terms(as_vae(model), batch[0], generator)  # (B,), (B,)
     return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
-# %% ../nbs/06_training.ipynb #3b8ffb55
+# %% ../nbs/06_training.ipynb #66b47109
 def summed_terms(
     objective: Callable,  # model and batch -> named terms of each image
     model: nn.Module,     # any model
@@ -48,12 +48,13 @@ def summed_terms(
 ) -> dict[str, Tensor]:   # the terms, summed over the batch, () each, nats
     "An objective's terms of a batch; `ValueError` for an objective that is none."
     terms, wanted = objective(model, batch), (len(batch[0]),)
-    good = isinstance(terms, dict) and "loss" in terms
-    if good and all(t.shape == wanted for t in terms.values()):
+    shape = lambda t: tuple(getattr(t, "shape", type(t).__name__))
+    given = {k: shape(t) for k, t in terms.items()} if isinstance(terms, dict) else {}
+    if "loss" in given and {*given.values()} == {wanted}:
         return {name: t.sum() for name, t in terms.items()}
-    given = {k: tuple(t.shape) for k, t in terms.items()} if good else terms
     raise ValueError("objective must return a dictionary of terms, one of them 'loss', "
-                     f"with a value for each of {wanted[0]} images, not {given}")
+                     f"with a value for each of {wanted[0]} images, not "
+                     f"{given or type(terms).__name__}")
 
 # %% ../nbs/06_training.ipynb #6c5722af
 adam = partial(torch.optim.Adam, fused=True)  # Kingma and Ba (2015), algorithm 1
@@ -79,6 +80,9 @@ class GradientStep:
         "One step of stochastic gradient descent, Eq. (6.6)."
         for group in self.optimizer.param_groups: group["lr"] = rate
         terms = summed_terms(self.objective, self.model, batch)
+        if not terms["loss"].requires_grad:
+            raise ValueError("objective must have a loss that depends on parameters; "
+                             "was it detached, or made under no_grad?")
         self.optimizer.zero_grad()
         terms["loss"].backward()
         self.optimizer.step()
@@ -91,7 +95,7 @@ class GradientStep:
     def state_dict(self) -> dict: return self.optimizer.state_dict()
     def load_state_dict(self, state: dict): self.optimizer.load_state_dict(state)
 
-# %% ../nbs/06_training.ipynb #7fd74633
+# %% ../nbs/06_training.ipynb #1e728057
 class Noise:
     "The random numbers of a run, on the processor and on the device."
     def __init__(
@@ -116,7 +120,7 @@ class Noise:
     def load_state_dict(self, state: dict) -> None:
         for name, g in self.own_generators.items(): g.set_state(state[name])
 
-# %% ../nbs/06_training.ipynb #7504c0cf
+# %% ../nbs/06_training.ipynb #ed0c8207
 def mean_terms(
     seen: list[dict[str, Tensor]],  # terms of each batch, summed over its images
     images: int,                    # how many images that were
@@ -151,7 +155,7 @@ def one_cycle(share: float, warmup: float = 0.05) -> float:  # -> fraction of th
     "Up in a straight line, for the share `warmup`, then down in another, Eq. (6.7)."
     return share / warmup if share < warmup else (1 - share) / (1 - warmup)
 
-# %% ../nbs/06_training.ipynb #10830480
+# %% ../nbs/06_training.ipynb #08322bb0
 def learning_rates(
     schedule: Callable[[float], float],  # share of the run -> fraction of the peak
     lr: float,                           # the rate, at its peak
@@ -180,7 +184,7 @@ RECIPES = {  # a recipe, or where it is
 }
 KEEPER = "vae_nbdev.runs:Run"  # keeps a run in a folder, and gives it back
 
-# %% ../nbs/06_training.ipynb #fa2cc493
+# %% ../nbs/06_training.ipynb #70f6559f
 def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a recipe
     "A recipe by its name."
     if isinstance(recipe, Recipe): return recipe
@@ -207,7 +211,7 @@ def choose_device(
     raise ValueError(f"device {str(device)!r} is not on this machine, "
                      f"which has {' and '.join(found)}")
 
-# %% ../nbs/06_training.ipynb #a88cd2f5
+# %% ../nbs/06_training.ipynb #8c935865
 def model_batches(
     model: nn.Module,             # any model, on its device
     data: object,                 # images in any form that `make_loader` takes
@@ -225,7 +229,7 @@ def model_batches(
     if has_coins(check_model(model, loader.example, name)): loader.check_pixels(name)
     return loader
 
-# %% ../nbs/06_training.ipynb #dc2a2b2f
+# %% ../nbs/06_training.ipynb #1f2ecf97
 def introduce(
     model: nn.Module,                    # any model
     loader: BatchLoader | StreamLoader,  # what it is to be trained on
@@ -341,9 +345,6 @@ def safe_epoch(
     start = time.perf_counter()
     step.read()
     try: trained = train()
-    except RuntimeError:  # the cross-entropy of NaN, say
-        if all(p.isfinite().all() for p in step.model.parameters()): raise
-        trained = {"loss": math.nan}
     finally: step.write()
     seconds, tested = time.perf_counter() - start, test()
     if all(map(math.isfinite, [trained["loss"], tested.get("loss", 0.0)])):
@@ -351,7 +352,7 @@ def safe_epoch(
     step.model.load_state_dict(before)
     raise FloatingPointError("the loss was not finite")
 
-# %% ../nbs/06_training.ipynb #ae8ed138
+# %% ../nbs/06_training.ipynb #e4162e04
 def run_epochs(
     parts: dict,            # step, noise, history and model of the run
     chosen: Recipe,         # epochs, learning rate and schedule
