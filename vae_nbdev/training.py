@@ -21,6 +21,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
 
+# %% ../nbs/06_training.ipynb #533f8265
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +41,7 @@ def negative_elbo(
     reconstruction, kl = elbo_terms(as_vae(model), batch[0], generator)  # (B,), (B,)
     return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
-# %% ../nbs/06_training.ipynb #66b47109
+# %% ../nbs/06_training.ipynb #145bf75f
 def summed_terms(
     objective: Callable,  # model and batch -> named terms of each image
     model: nn.Module,     # any model
@@ -95,32 +96,25 @@ class GradientStep:
     def state_dict(self) -> dict: return self.optimizer.state_dict()
     def load_state_dict(self, state: dict): self.optimizer.load_state_dict(state)
 
-# %% ../nbs/06_training.ipynb #1e728057
+# %% ../nbs/06_training.ipynb #676cd69a
 class Noise:
-    "The random numbers of a run, on the processor and on the device."
-    def __init__(
-        self,
-        device: torch.device,  # where the model is
-        seed: int,             # the numbers follow from it
-    ):
-        devices = {str(d): d for d in (torch.device("cpu"), torch.device(device))}
-        self.own_generators = {name: torch.Generator(d).manual_seed(seed)
-                               for name, d in devices.items()}
+    "The random numbers of a run, on the processor and on the device, from one seed."
+    def __init__(self, device: torch.device, seed: int):
+        self.generators = {name: torch.Generator(name).manual_seed(seed)
+                           for name in ("cpu", str(device))}
 
     @contextmanager
     def own(self) -> Iterator[None]:
         "A block in which torch's random numbers are this run's."
         with ExitStack() as stack:
-            for g in self.own_generators.values(): stack.enter_context(noise_from(g))
+            for g in self.generators.values(): stack.enter_context(noise_from(g))
             yield
 
-    def state_dict(self) -> dict:
-        return {name: g.get_state() for name, g in self.own_generators.items()}
+    def state_dict(self): return {n: g.get_state() for n, g in self.generators.items()}
+    def load_state_dict(self, state):
+        for name, g in self.generators.items(): g.set_state(state[name])
 
-    def load_state_dict(self, state: dict) -> None:
-        for name, g in self.own_generators.items(): g.set_state(state[name])
-
-# %% ../nbs/06_training.ipynb #ed0c8207
+# %% ../nbs/06_training.ipynb #41ffc76e
 def mean_terms(
     seen: list[dict[str, Tensor]],  # terms of each batch, summed over its images
     images: int,                    # how many images that were
@@ -155,7 +149,7 @@ def one_cycle(share: float, warmup: float = 0.05) -> float:  # -> fraction of th
     "Up in a straight line, for the share `warmup`, then down in another, Eq. (6.7)."
     return share / warmup if share < warmup else (1 - share) / (1 - warmup)
 
-# %% ../nbs/06_training.ipynb #08322bb0
+# %% ../nbs/06_training.ipynb #6ce62a24
 def learning_rates(
     schedule: Callable[[float], float],  # share of the run -> fraction of the peak
     lr: float,                           # the rate, at its peak
@@ -184,7 +178,7 @@ RECIPES = {  # a recipe, or where it is
 }
 KEEPER = "vae_nbdev.runs:Run"  # keeps a run in a folder, and gives it back
 
-# %% ../nbs/06_training.ipynb #70f6559f
+# %% ../nbs/06_training.ipynb #3445c03c
 def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a recipe
     "A recipe by its name."
     if isinstance(recipe, Recipe): return recipe
@@ -203,15 +197,14 @@ def choose_device(
     found += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     try: chosen = torch.device(found[0] if str(device) == "auto" else device)
     except (RuntimeError, TypeError): chosen = None
-    if getattr(chosen, "type", None) not in ("cuda", "mps", "cpu"):
-        raise ValueError("device must be 'auto', 'cuda', 'mps' or 'cpu', "
-                         f"not {device!r}")
+    if getattr(chosen, "type", None) not in ("cuda", "mps", "cpu"): raise ValueError(
+        f"device must be 'auto', 'cuda', 'mps' or 'cpu', not {device!r}")
     devices = max(1, torch.cuda.device_count())
     if chosen.type in found and (chosen.index or 0) < devices: return chosen
     raise ValueError(f"device {str(device)!r} is not on this machine, "
                      f"which has {' and '.join(found)}")
 
-# %% ../nbs/06_training.ipynb #8c935865
+# %% ../nbs/06_training.ipynb #d5d6601e
 def model_batches(
     model: nn.Module,             # any model, on its device
     data: object,                 # images in any form that `make_loader` takes
@@ -229,7 +222,7 @@ def model_batches(
     if has_coins(check_model(model, loader.example, name)): loader.check_pixels(name)
     return loader
 
-# %% ../nbs/06_training.ipynb #1f2ecf97
+# %% ../nbs/06_training.ipynb #00be3f94
 def introduce(
     model: nn.Module,                    # any model
     loader: BatchLoader | StreamLoader,  # what it is to be trained on
@@ -270,13 +263,13 @@ def choose(
     "The recipe's choices with those that were given in their place."
     said = {name: value for name, value in given.items() if value is not None}
     chosen = find_recipe(recipe)._replace(**said)
-    check_whole("seed", seed, least=0)
-    if seed >= 2**63: raise ValueError(f"seed must be below 2**63, not {seed}")
-    numbers = [check_whole(n, getattr(chosen, n)) for n in ("epochs", "batch_size")]
-    lr = chosen.lr
-    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
+    if check_whole("seed", seed, least=0) >= 2**63:
+        raise ValueError(f"seed must be below 2**63, not {seed}")
+    good = isinstance(lr := chosen.lr, int | float) and not isinstance(lr, bool)
+    if not good or not 0 < lr < math.inf:
         raise ValueError(f"lr must be a finite number above 0, not {lr!r}")
-    return chosen._replace(epochs=numbers[0], batch_size=numbers[1])
+    whole = {n: check_whole(n, getattr(chosen, n)) for n in ("epochs", "batch_size")}
+    return chosen._replace(**whole)
 
 # %% ../nbs/06_training.ipynb #ff851656
 @contextmanager
@@ -352,7 +345,7 @@ def safe_epoch(
     step.model.load_state_dict(before)
     raise FloatingPointError("the loss was not finite")
 
-# %% ../nbs/06_training.ipynb #e4162e04
+# %% ../nbs/06_training.ipynb #6698bb15
 def run_epochs(
     parts: dict,            # step, noise, history and model of the run
     chosen: Recipe,         # epochs, learning rate and schedule
