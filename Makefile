@@ -5,7 +5,7 @@ RUN := runs/mnist
 NODE := docs/node_modules/.package-lock.json
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
 
-.PHONY: help install train test notebooks export readme docs serve clean
+.PHONY: help install train test check notebooks export readme docs serve clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -24,6 +24,9 @@ train: .venv/installed  ## train a VAE on MNIST, draw its pictures (a second tim
 
 test: .venv/installed $(if $(shell command -v npm),$(NODE))  ## run everything that tests
 	$(BIN)/python -m pytest
+
+check: .venv/installed  ## run the quick tests: export in sync, notebooks' form, units (a minute)
+	$(BIN)/python -m pytest -m "not slow"
 
 notebooks: .venv/installed  ## execute all notebooks in place, then clean them
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --CoalesceStreamsPreprocessor.enabled=True $(NOTEBOOKS)
