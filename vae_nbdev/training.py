@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['adam', 'RECIPES', 'KEEPER', 'negative_elbo', 'summed_terms', 'GradientStep', 'Noise', 'mean_terms', 'train_epoch',
            'constant', 'one_cycle', 'learning_rates', 'Recipe', 'find_recipe', 'choose_device', 'model_batches',
-           'introduce', 'evaluate', 'choose', 'borrowed', 'History', 'progress_bar', 'safe_epoch', 'run_epochs',
-           'batches_in', 'fit']
+           'introduce', 'evaluate_batches', 'evaluate', 'choose', 'borrowed', 'History', 'progress_bar', 'safe_epoch',
+           'run_epochs', 'batches_in', 'fit']
 
 # %% ../nbs/06_training.ipynb #371cdbe3
 import math
@@ -21,7 +21,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
 
-# %% ../nbs/06_training.ipynb #533f8265
+# %% ../nbs/06_training.ipynb #408ba7a5
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ def negative_elbo(
     reconstruction, kl = elbo_terms(as_vae(model), batch[0], generator)  # (B,), (B,)
     return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
-# %% ../nbs/06_training.ipynb #145bf75f
+# %% ../nbs/06_training.ipynb #521823e3
 def summed_terms(
     objective: Callable,  # model and batch -> named terms of each image
     model: nn.Module,     # any model
@@ -96,7 +96,7 @@ class GradientStep:
     def state_dict(self) -> dict: return self.optimizer.state_dict()
     def load_state_dict(self, state: dict): self.optimizer.load_state_dict(state)
 
-# %% ../nbs/06_training.ipynb #676cd69a
+# %% ../nbs/06_training.ipynb #cfe9a495
 class Noise:
     "The random numbers of a run, on the processor and on the device, from one seed."
     def __init__(self, device: torch.device, seed: int):
@@ -114,7 +114,7 @@ class Noise:
     def load_state_dict(self, state):
         for name, g in self.generators.items(): g.set_state(state[name])
 
-# %% ../nbs/06_training.ipynb #41ffc76e
+# %% ../nbs/06_training.ipynb #8ca8c41d
 def mean_terms(
     seen: list[dict[str, Tensor]],  # terms of each batch, summed over its images
     images: int,                    # how many images that were
@@ -149,7 +149,7 @@ def one_cycle(share: float, warmup: float = 0.05) -> float:  # -> fraction of th
     "Up in a straight line, for the share `warmup`, then down in another, Eq. (6.7)."
     return share / warmup if share < warmup else (1 - share) / (1 - warmup)
 
-# %% ../nbs/06_training.ipynb #6ce62a24
+# %% ../nbs/06_training.ipynb #d68f6abf
 def learning_rates(
     schedule: Callable[[float], float],  # share of the run -> fraction of the peak
     lr: float,                           # the rate, at its peak
@@ -178,7 +178,7 @@ RECIPES = {  # a recipe, or where it is
 }
 KEEPER = "vae_nbdev.runs:Run"  # keeps a run in a folder, and gives it back
 
-# %% ../nbs/06_training.ipynb #3445c03c
+# %% ../nbs/06_training.ipynb #aefb3590
 def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a recipe
     "A recipe by its name."
     if isinstance(recipe, Recipe): return recipe
@@ -204,7 +204,7 @@ def choose_device(
     raise ValueError(f"device {str(device)!r} is not on this machine, "
                      f"which has {' and '.join(found)}")
 
-# %% ../nbs/06_training.ipynb #d5d6601e
+# %% ../nbs/06_training.ipynb #1fb1caa9
 def model_batches(
     model: nn.Module,             # any model, on its device
     data: object,                 # images in any form that `make_loader` takes
@@ -222,7 +222,7 @@ def model_batches(
     if has_coins(check_model(model, loader.example, name)): loader.check_pixels(name)
     return loader
 
-# %% ../nbs/06_training.ipynb #00be3f94
+# %% ../nbs/06_training.ipynb #e314e2e0
 def introduce(
     model: nn.Module,                    # any model
     loader: BatchLoader | StreamLoader,  # what it is to be trained on
@@ -235,6 +235,22 @@ def introduce(
                   "the model's Bernoulli likelihood takes them for probabilities; a "
                   "Gaussian likelihood would suit them", stacklevel=3)
 
+# %% ../nbs/06_training.ipynb #39163922
+def evaluate_batches(
+    model: nn.Module,                    # any model
+    loader: BatchLoader | StreamLoader,  # batches that it can take
+    objective: Callable,                 # model and batch -> named terms
+    seed: int = 0,                       # of the evaluation's own noise
+    passes: int = 1,                     # samples of z per image, averaged
+) -> dict[str, float]:                   # the mean of each term, nats per image
+    "The passes of an evaluation; all has been checked."
+    seen, images = [], 0
+    with inference(model), Noise(reference(model).device, seed).own():
+        for batch in (batch for _ in range(passes) for batch in loader):
+            seen.append(summed_terms(objective, model, batch))
+            images += len(batch[0])
+    return mean_terms(seen, images)
+
 # %% ../nbs/06_training.ipynb #a5e9ac02
 def evaluate(
     model: nn.Module,                     # any model, see `as_vae`
@@ -245,14 +261,9 @@ def evaluate(
     objective: Callable = negative_elbo,  # model and batch -> named terms
 ) -> dict[str, float]:                    # loss, reconstruction and kl, nats per image
     "The negative ELBO of a data set and its two terms, on the model's device."
-    passes, seen, images = check_whole("passes", passes), [], 0
+    passes = check_whole("passes", passes)
     loader = model_batches(model, data, "data", batch_size)
-    with inference(model), Noise(reference(model).device, seed).own():
-        for _ in range(passes):
-            for batch in loader:
-                seen.append(summed_terms(objective, model, batch))
-                images += len(batch[0])
-    return mean_terms(seen, images)
+    return evaluate_batches(model, loader, objective, seed, passes)
 
 # %% ../nbs/06_training.ipynb #1b4e07ad
 def choose(
@@ -345,7 +356,7 @@ def safe_epoch(
     step.model.load_state_dict(before)
     raise FloatingPointError("the loss was not finite")
 
-# %% ../nbs/06_training.ipynb #6698bb15
+# %% ../nbs/06_training.ipynb #c67863c4
 def run_epochs(
     parts: dict,            # step, noise, history and model of the run
     chosen: Recipe,         # epochs, learning rate and schedule
@@ -416,6 +427,6 @@ def fit(
                    "train_data": train, "test_data": test}
         run = out and resolve_name(KEEPER)(out, resume, parts, choices)
         if not resume: updates.start()
-        tested = lambda: evaluate(model, test, objective=objective) if test else {}
+        tested = lambda: evaluate_batches(model, test, objective) if test else {}
         run_epochs(parts, chosen, tested, before, progress, on_epoch_end, run)
     return parts["history"]
