@@ -2,7 +2,7 @@
 import json
 import math
 import time
-from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -10,10 +10,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils import parameters_to_vector
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, IterableDataset
 
-from vae_nbdev import VAE, RECIPES, BatchLoader, choose_device, evaluate, fit, kl_divergence, training
+from vae_nbdev.data import BatchLoader
+from vae_nbdev.elbo import elbo_terms
+from vae_nbdev.loss import kl_divergence
+from vae_nbdev.model import VAE
+from vae_nbdev.training import (RECIPES, GradientStep, History, Noise, Recipe, adam, choose_device,
+                                constant, evaluate, find_recipe, fit, learning_rates, negative_elbo,
+                                one_cycle, train_epoch)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*Gaussian likelihood would suit:UserWarning")
 
 
 def some_images(count=100, seed=0):
@@ -25,414 +32,289 @@ def small_vae(seed=0):
     return VAE(16, 12, 3)
 
 
+def weights(model):
+    return parameters_to_vector(model.parameters()).detach().clone()
+
+
 def run(model=None, data=None, test=None, **options):
     """Weights and history of a short run."""
     model, data = model or small_vae(), some_images() if data is None else data
     history = fit(model, data, test, **{"epochs": 3, "batch_size": 16, "progress": False, "device": "cpu"} | options)
-    return parameters_to_vector(model.parameters()).detach(), history
+    return weights(model), history
 
+
+# ---- the gradient and the averages --------------------------------------------------------------
 
 def test_step_descends_the_loss_as_the_seed_notebook_writes_it():
     """Gradient of a step = gradient of BCE(sigmoid) + KLD as plain sums, in float64, under the same noise."""
     model, x = small_vae().double(), some_images(10).double()
-    noise = torch.Generator().manual_seed(3)
-    terms = training.train_step(model, torch.optim.SGD(model.parameters(), lr=0.0), x, noise)
-    ours = [p.grad.clone() for p in model.parameters()]
+    step = GradientStep(model, None, optimizer=partial(torch.optim.SGD, lr=1.0))
+    torch.manual_seed(3)
+    before = weights(model)
+    terms = step((x, None), rate=0.5)
+    taken = (before - weights(model)) / 0.5
 
+    with torch.no_grad(): torch.nn.utils.vector_to_parameters(before.clone(), model.parameters())
+    torch.manual_seed(3)
     mu, log_var = model.encode(x)
-    eps = torch.randn(mu.shape, generator=noise.manual_seed(3), dtype=torch.float64)
+    eps = torch.randn(mu.shape, dtype=torch.float64)
     recon = torch.sigmoid(model.fc_output(F.relu(model.fc_decoder_hidden(mu + (0.5 * log_var).exp() * eps))))
     bce = -(x.flatten(1) * recon.log() + (1 - x.flatten(1)) * (1 - recon).log()).sum()
     kld = -0.5 * (1 + log_var - mu**2 - log_var.exp()).sum()
-    torch.testing.assert_close(terms, torch.stack([bce, kld]).detach(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(ours, list(torch.autograd.grad(bce + kld, list(model.parameters()))), rtol=1e-9, atol=1e-12)
+    expected = {"loss": bce + kld, "reconstruction": bce, "kl": kld}
+    assert list(terms) == list(expected)
+    for name in terms: torch.testing.assert_close(terms[name], expected[name].detach(), rtol=1e-12, atol=0)
+    gradient = parameters_to_vector(torch.autograd.grad(bce + kld, list(model.parameters())))
+    torch.testing.assert_close(taken, gradient, rtol=1e-9, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=25)
-@given(count=st.integers(1, 40), batch_size=st.integers(1, 50))
-def test_averages_are_right_for_any_batch_size(count, batch_size):
+@given(count=st.integers(1, 40), batch_size=st.integers(1, 50), recipe=st.sampled_from(["plain", "seed"]))
+def test_averages_are_right_for_any_batch_size(count, batch_size, recipe):
     """The KL term has no noise, so its average over images is known; the weights do not move at this rate."""
     model, images = small_vae().double(), some_images(count).double()
     with torch.no_grad(): expected = kl_divergence(*model.encode(images)).mean().item()
     scores = evaluate(model, images, batch_size=batch_size)
-    _, history = run(model, images, images, epochs=1, batch_size=batch_size, lr=1e-30)
-    assert scores["kl"] == pytest.approx(expected, rel=1e-9)
+    _, history = run(model, images, images, epochs=1, batch_size=batch_size, lr=1e-30, recipe=recipe)
+    assert scores["kl"] == pytest.approx(expected, rel=1e-6)
     assert history["train_kl"] == pytest.approx([expected], rel=1e-5)
-    assert history["test_kl"] == pytest.approx([expected], rel=1e-9)
-    assert scores["loss"] == scores["reconstruction"] + scores["kl"]
+    assert history["test_kl"] == pytest.approx([expected], rel=1e-6)
+    assert scores["loss"] == pytest.approx(scores["reconstruction"] + scores["kl"], rel=1e-12)
 
 
 def test_evaluate_averages_its_passes():
     model, images, noise = small_vae(), some_images(7), torch.Generator().manual_seed(5)
-    with torch.no_grad(): each = [sum(training.elbo_terms(model, images, noise)).mean().item() for _ in range(4)]
+    with torch.no_grad(): each = [sum(elbo_terms(model, images, noise)).mean().item() for _ in range(4)]
     assert evaluate(model, images, seed=5, passes=4)["loss"] == pytest.approx(sum(each) / 4, rel=1e-6)
     assert evaluate(model, images, seed=5)["loss"] == pytest.approx(each[0], rel=1e-6)
 
 
-def test_numbers_depend_on_the_seed_and_on_nothing_else(tmp_path):
+def test_evaluate_takes_a_loader_and_labels_too():
+    model, images = small_vae(), some_images()
+    expected = evaluate(model, images, batch_size=10)
+    for data in (BatchLoader(images, 10), BatchLoader((images, torch.arange(100)), 10), BatchLoader(images.double(), 10)):
+        assert evaluate(model, data) == pytest.approx(expected, rel=1e-6)
+    assert evaluate(model, (images, torch.arange(100)), batch_size=10) == expected
+    with pytest.raises(ValueError, match="must hold finite values in"): evaluate(model, BatchLoader(255 * images))
+
+
+def test_adam_is_torchs():
+    fused, plain = (run(step=partial(GradientStep, optimizer=make)) for make in (adam, partial(torch.optim.Adam, fused=False)))
+    torch.testing.assert_close(fused[0], plain[0], rtol=1e-5, atol=1e-6)
+    assert (fused[0] - weights(small_vae())).abs().max() > 1e-3
+
+
+def test_recipes_plain_and_seed_are_one_method():
+    """The gradient by autograd, and the same written out: equal numbers to rounding."""
+    (a, one), (b, two) = (run(recipe=recipe, test=some_images(20), epochs=5) for recipe in ("plain", "seed"))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+    for name in ("train_loss", "train_kl", "test_loss"): assert one[name] == pytest.approx(two[name], rel=1e-4)
+
+
+# ---- the same numbers each time -----------------------------------------------------------------
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_numbers_depend_on_the_seed_and_on_nothing_else(recipe, tmp_path):
     """Not on the global generator, the progress bar, the folder, labels, or looking at test images."""
-    images, model = some_images(), small_vae()
-    weights, history = run(test=some_images(30, seed=1))
+    images, go = some_images(), partial(run, recipe=recipe)
+    expected, history = go(test=some_images(30, seed=1))
     torch.manual_seed(99)
-    state = torch.get_rng_state()
-    variants = [run(model, (images, torch.zeros(100)), out=tmp_path, progress=True, on_epoch_end=lambda *_: None)]
+    state, fresh = torch.get_rng_state(), [small_vae() for _ in range(3)]
+    torch.manual_seed(99)
+    variants = [go(fresh[0], (images, torch.zeros(100)), out=tmp_path, progress=True, on_epoch_end=lambda *_: None)]
+    variants += [go(fresh[1], test=images), go(fresh[2])]
     assert torch.equal(state, torch.get_rng_state())
-    variants += [run(test=images), run()]
-    for other_weights, other_history in variants:
-        assert torch.equal(weights, other_weights)
+    for other, other_history in variants:
+        assert torch.equal(expected, other)
         assert history["train_loss"] == other_history["train_loss"]
-    assert not torch.equal(weights, run(seed=43)[0])
+    assert not torch.equal(expected, go(seed=43)[0])
     alike = some_images(1).expand(100, 1, 4, 4)  # with these the order is no matter: what is left is the noise
-    assert not torch.equal(run(data=alike)[0], run(data=alike, seed=43)[0])
+    if recipe != "fast": assert not torch.equal(go(data=alike)[0], go(data=alike, seed=43)[0])
 
 
-def test_training_learns_mnist(mnist):
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_images_are_not_changed(recipe):
+    images, before = some_images(), some_images()
+    run(data=images, test=images, recipe=recipe)
+    assert torch.equal(images, before)
+
+
+def test_each_epoch_has_an_order_of_its_own():
+    seen = []
+    def objective(model, batch, generator=None):
+        seen.append(batch[1])
+        return negative_elbo(model, batch, generator)
+    run(data=(some_images(), torch.arange(100)), objective=objective)
+    epochs = torch.cat(seen).view(3, 100)
+    assert (epochs.sort().values == torch.arange(100)).all()
+    assert not torch.equal(epochs[0], epochs[1]) and not torch.equal(epochs[1], epochs[2])
+    assert [len(y) for y in seen[:7]] == [16] * 6 + [4]
+
+
+def test_noise_is_a_stream_of_its_own():
+    noise, again = Noise("cpu", 3), Noise("cpu", 3)
     torch.manual_seed(0)
-    history = fit(VAE(), mnist["train"][0][:3000], mnist["test"][0][:500], epochs=4, progress=False)
+    before = torch.get_rng_state()
+    with noise.own(): first = torch.randn(4)
+    with noise.own(): second = torch.randn(4)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(torch.cat([first, second]), torch.cat([torch.randn(4, generator=g) for g in 2 * [torch.Generator().manual_seed(3)]]))
+    with again.own(): torch.randn(4)
+    third = Noise("cpu", 9)
+    third.load_state_dict(again.state_dict())
+    with third.own(): assert torch.equal(torch.randn(4), second)
+    with pytest.raises(ZeroDivisionError):
+        with noise.own(): 1 / 0
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# ---- learning -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("recipe, epochs, bound", [("plain", 4, 190), ("seed", 4, 190), ("fast", 4, 150)])
+def test_training_learns_mnist(recipe, epochs, bound, mnist):
+    torch.manual_seed(0)
+    history = fit(VAE(), mnist["train"][0][:3000], mnist["test"][0][:500], epochs=epochs, recipe=recipe, progress=False)
     assert history["test_loss"] == sorted(history["test_loss"], reverse=True)
-    assert history["test_loss"][-1] < 190 < history["train_loss"][0] < 784 * math.log(2)
+    assert history["test_loss"][-1] < bound < history["train_loss"][0] < 784 * math.log(2)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_lowers_the_loss(recipe):
     _, history = run(recipe=recipe, epochs=None, batch_size=None)
-    assert len(history["train_loss"]) == RECIPES[recipe]["epochs"]
+    assert len(history["train_loss"]) == find_recipe(recipe).epochs
     assert history["train_loss"][-1] < history["train_loss"][0]
 
 
-def test_history():
-    _, history = run(test=some_images(20))
-    assert set(history) == {f"{s}_{k}" for s in ("train", "test") for k in ("loss", "reconstruction", "kl")} | {"epoch_seconds"}
-    assert all(len(values) == 3 for values in history.values()) and all(s > 0 for s in history["epoch_seconds"])
-    assert json.loads(json.dumps(history)) == history
-    for split in ("train", "test"):
-        parts = zip(history[f"{split}_reconstruction"], history[f"{split}_kl"])
-        assert history[f"{split}_loss"] == [r + k for r, k in parts]
-    assert run()[1]["test_loss"] == []
+def test_choices_of_the_caller_win_over_those_of_the_recipe():
+    class Counting(GradientStep):
+        def __call__(self, batch, rate):
+            seen.append((len(batch[0]), rate))
+            return super().__call__(batch, rate)
 
-
-def test_callback_sees_each_epoch_as_it_ends():
+    recipe = Recipe(epochs=2, batch_size=50, lr=0.1, schedule=lambda share: share, step=Counting)
+    for options, expected in (({}, [(50, 0.1 * s) for s in (0.125, 0.375, 0.625, 0.875)]),
+                              ({"epochs": 1, "lr": 1.0}, [(50, 0.25), (50, 0.75)]),
+                              ({"epochs": 1, "batch_size": 100}, [(100, 0.05)])):
+        seen = []
+        fit(small_vae(), some_images(), recipe=recipe, progress=False, **options)
+        assert [n for n, _ in seen] == [n for n, _ in expected]
+        assert [rate for _, rate in seen] == pytest.approx([rate for _, rate in expected])
     seen = []
-    weights, history = run(on_epoch_end=lambda epoch, model, history: seen.append((epoch, len(history["train_loss"]))))
-    assert seen == [(1, 1), (2, 2), (3, 3)]
+    run(step=Counting, epochs=1)
+    assert len(seen) == 7 and {rate for _, rate in seen} == {1e-3}
 
 
-def test_model_comes_back_as_it_was(monkeypatch):
-    model = small_vae().eval()
-    run(model)
-    evaluate(model, some_images())
-    assert not model.training and model.fc_mu.weight.device.type == "cpu"
-    evaluate(model.train(), some_images())
-    assert model.training
-    model.eval()
-    monkeypatch.setattr(training, "elbo_gradient", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError): run(model)
-    assert not model.training
-
-
-STEPS = {
-    "autograd": lambda model, images: training.AutogradStep(model, images),
-    "by hand": lambda model, images: training.HandStep(model, images),
-    "by hand, from the data": lambda model, images: training.HandStep(model, images, start="data"),
-}
-
-
-@pytest.mark.parametrize("kind", STEPS)
-def test_loop_reads_no_loss_from_the_device(kind, monkeypatch):
-    """Each .item() makes the processor wait for a GPU; an epoch may ask once, at its end."""
-    asked = []
-    step, loader = STEPS[kind](small_vae(), some_images()), BatchLoader(some_images(), 10)
-    for name in ("item", "tolist", "cpu", "__float__", "__bool__"):
-        method = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name, lambda self, *args, name=name, method=method: asked.append(name) or method(self, *args))
-    training.train_epoch(step, loader, [1e-3] * 10, torch.Generator())
-    assert asked == ["cpu"]
-
-
-def test_progress_bar_shows_epoch_and_loss(capsys, monkeypatch):
-    gradient = training.elbo_gradient
-    monkeypatch.setattr(training, "elbo_gradient", lambda *args: time.sleep(0.3) or gradient(*args))  # longer than between redraws
-    run(progress=True, data=some_images(4), batch_size=2, epochs=2)
-    shown = capsys.readouterr().err
-    assert all(part in shown for part in ("epoch 1/2", "epoch 2/2", "4/4", " nats"))
-    monkeypatch.undo()
-    run()
-    assert capsys.readouterr() == ("", "")
+def test_rates_reach_the_optimizer():
+    used = []
+    class Recording(torch.optim.SGD):
+        def step(self, closure=None):
+            used.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+    recipe = Recipe(schedule=one_cycle, step=partial(GradientStep, optimizer=partial(Recording, lr=1.0)))
+    run(recipe=recipe, lr=0.01)
+    assert used == pytest.approx(learning_rates(one_cycle, 0.01, 3 * 7)) and len(set(used)) > 15
 
 
 @settings(deadline=None, max_examples=50)
 @given(lr=st.floats(1e-6, 1.0), steps=st.integers(1, 300), warmup=st.floats(0.05, 0.9))
 def test_one_cycle_climbs_once_and_falls_once(lr, steps, warmup):
-    rates = training.learning_rates("one-cycle", lr, steps, warmup)
+    rates = learning_rates(lambda share: one_cycle(share, warmup), lr, steps)
     top = rates.index(max(rates))
     assert len(rates) == steps and all(0 < r <= lr for r in rates)
     assert rates == sorted(rates[:top]) + sorted(rates[top:], reverse=True)
-    assert training.learning_rates("constant", lr, steps) == [lr] * steps
+    assert learning_rates(constant, lr, steps) == [lr] * steps
+    assert (one_cycle(0.0, warmup), one_cycle(1.0, warmup)) == (0, 0) and one_cycle(warmup, warmup) == 1
 
 
-def test_rates_reach_the_optimizer(monkeypatch):
-    used, update = [], training._adam_update
-    monkeypatch.setattr(training, "_adam_update", lambda p, g, memory, rate, betas: used.append(rate.item()) or update(p, g, memory, rate, betas))
-    run(recipe="fast", lr=0.01)
-    assert used == pytest.approx(training.learning_rates("one-cycle", 0.01, 3 * 7))
+class Endless(IterableDataset):
+    """Items that nobody has counted."""
+    def __iter__(self): return iter(some_images(40))
 
 
-# ---- the gradient written out, and the data's coordinates -------------------------------------------------------------
-
-sizes = st.tuples(*[st.integers(1, 9)] * 4)
-
-
-@settings(deadline=None, max_examples=40)
-@given(sizes=sizes, seed=st.integers(0, 999))
-def test_written_out_step_is_the_step_of_autograd(sizes, seed):
-    """The same losses and weights after three steps, in float64, for any sizes and a smaller last batch."""
-    torch.manual_seed(seed)
-    D, H, Z, B = sizes
-    models = [VAE(D, H, Z).double()]
-    models.append(VAE(D, H, Z).double())
-    models[1].load_state_dict(models[0].state_dict())
-    images = torch.rand(2 * B + 1, D).double()
-    results = []
-    for kind, model in zip(("autograd", "by hand"), models):
-        step, noise = STEPS[kind](model, images), torch.Generator().manual_seed(seed)
-        results.append(torch.stack([step(index, 1e-3, noise) for index in torch.arange(len(images)).split(B)]))
-        step.write_back()
-    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(*[parameters_to_vector(m.parameters()).detach() for m in models], rtol=1e-6, atol=1e-8)
+def test_a_stream_of_unknown_length_takes_a_constant_rate():
+    stream = DataLoader(Endless(), batch_size=16)
+    _, history = run(data=stream, batch_size=None, epochs=4, progress=True)
+    assert len(history["train_loss"]) == 4
+    with pytest.raises(ValueError, match="the schedule one_cycle must know how many batches an epoch has"):
+        run(data=stream, batch_size=None, recipe=Recipe(schedule=one_cycle))
 
 
-def test_adam_of_the_flat_vectors_is_plain_adam():
-    """Against torch's unfused Adam on the model's own parameters."""
-    model, oracle, images = small_vae().double(), small_vae().double(), some_images(40).double()
-    step, noise = training.HandStep(model, images), torch.Generator()
-    adam = torch.optim.Adam(oracle.parameters(), lr=1e-3, fused=False)
-    for index in torch.arange(40).split(10):
-        state = noise.get_state()
-        step(index, 1e-3, noise)
-        noise.set_state(state)
-        training.train_step(oracle, adam, images[index], noise)
-    step.write_back()
-    torch.testing.assert_close(parameters_to_vector(model.parameters()), parameters_to_vector(oracle.parameters()), rtol=1e-9, atol=1e-12)
+# ---- what comes back ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_history(recipe):
+    _, history = run(test=some_images(20), recipe=recipe)
+    assert set(history) == {f"{s}_{k}" for s in ("train", "test") for k in ("loss", "reconstruction", "kl")} | {"epoch_seconds"}
+    assert all(len(values) == 3 for values in history.values()) and all(s > 0 for s in history["epoch_seconds"])
+    assert json.loads(json.dumps(history)) == history
+    for split in ("train", "test"):
+        parts = zip(history[f"{split}_reconstruction"], history[f"{split}_kl"])
+        assert history[f"{split}_loss"] == pytest.approx([r + k for r, k in parts], rel=1e-6)
+    assert run(recipe=recipe)[1]["test_loss"] == []
 
 
-def polar(M):
-    """U p(p(S)) V^T for M = U S V^T scaled to norm one, with the polynomial p of Muon."""
-    U, S, Vh = torch.linalg.svd(M, full_matrices=False)
-    S = S / M.norm()
-    for _ in range(2): S = 3.4445 * S - 4.7750 * S**3 + 2.0315 * S**5
-    return U @ S.diag() @ Vh
-
-
-def test_step_from_the_data_is_that_of_autograd_with_adam_and_muon(monkeypatch):
-    """Losses and weights after five steps, against torch's Adam, Muon by decompositions, and a loss built from torch.distributions."""
-    monkeypatch.setattr(training, "_recentre", lambda step, k: None)
-    monkeypatch.setattr(training, "last_layer_product", lambda like: torch.mm)
-    images, model = torch.rand(60, 16).double(), VAE(16, 12, 3).double()
-    step, noise = training.HandStep(model, images, start="data"), torch.Generator()
-    maps = [W.clone().requires_grad_() for W in step.layers]
-    means = [torch.zeros_like(W) for W in maps]
-    adam = torch.optim.Adam([maps[0], maps[3]], lr=1e-3, betas=(0.5, 0.99))
-    apply = lambda h, W: h @ W[:, :-1].T + W[:, -1]
-    for index in torch.arange(60).split(12):
-        eps = torch.randn(12, 3, generator=noise.manual_seed(index[0].item()), dtype=torch.float64)
-        mu, log_var = apply(apply(step.codes[index], maps[0]).relu(), maps[1]).chunk(2, 1)
-        q, prior = torch.distributions.Normal(mu, (0.5 * log_var).exp()), torch.distributions.Normal(0.0, 1.0)
-        z = mu + q.scale * eps
-        logits = apply(apply(z, maps[2]).relu(), maps[3])
-        reconstruction = F.binary_cross_entropy_with_logits(logits, step.pixels[index], reduction="sum")
-        kl = torch.distributions.kl_divergence(q, prior).sum()
-        terms = step(index, 1e-3, noise.manual_seed(index[0].item()))
-        torch.testing.assert_close(terms, torch.stack([reconstruction + step.dead_loss * 12, kl]).detach(), rtol=1e-6, atol=1e-6)
-        fixed = torch.distributions.Normal(mu.detach(), q.scale.detach())
-        for W in maps: W.grad = None
-        (reconstruction + (fixed.log_prob(z) - prior.log_prob(z)).sum()).backward()
-        adam.step()
-        with torch.no_grad():
-            for W, M, factor in [(maps[1], means[1], 0.5), (maps[2], means[2], 17.5)]:
-                M.mul_(0.95).add_(0.05 * W.grad)
-                W -= 1e-3 * factor * polar(0.95 * M + 0.05 * W.grad)
-    torch.testing.assert_close(step.layers, [W.detach() for W in maps], rtol=1e-5, atol=1e-7)
-
-
-@settings(deadline=None, max_examples=40)
-@given(sizes=sizes, seed=st.integers(0, 999))
-def test_path_gradient_is_that_of_autograd_with_the_density_held_fixed(sizes, seed):
-    torch.manual_seed(seed)
-    D, H, Z, B = sizes
-    model, x = VAE(D, H, Z).double(), torch.rand(B, D).double()
-    (_, layers), (_, gradients), (_, expected) = (training._flat_layers(x, (D, H, Z, D)) for _ in range(3))
-    buf = training.Buffers(x, (B, D, H, Z, D))
-    with torch.no_grad():
-        training._read_layers(layers, model)
-        buf.c1[:-1], buf.x[:] = x.T, x.T
-        buf.rows_eps.normal_()
-        training.elbo_gradient(layers, gradients, buf, path=True)
-    mu, log_var = model.encode(x)
-    z = mu + (0.5 * log_var).exp() * buf.rows_eps
-    log_q = torch.distributions.Normal(mu.detach(), (0.5 * log_var.detach()).exp()).log_prob(z).sum()
-    reconstruction = F.binary_cross_entropy_with_logits(model.decode_logits(z), x, reduction="sum")
-    (reconstruction + log_q + 0.5 * z.square().sum()).backward()
-    with torch.no_grad():
-        for p in model.parameters(): p.copy_(p.grad)
-        training._read_layers(expected, model)
-    torch.testing.assert_close(gradients, expected, rtol=1e-9, atol=1e-11)
-
-
-@settings(deadline=None, max_examples=40)
-@given(shape=st.tuples(st.integers(1, 12), st.integers(1, 12)), seed=st.integers(0, 999), scale=st.sampled_from([1e-3, 1.0, 1e4]))
-def test_orthogonalize_changes_the_singular_values_alone(shape, seed, scale):
-    torch.manual_seed(seed)
-    M = scale * torch.randn(shape, dtype=torch.float64)
-    torch.testing.assert_close(training.orthogonalize(M), polar(M), rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(training.orthogonalize(M.T), training.orthogonalize(M).T, rtol=1e-8, atol=1e-10)
-    assert training.orthogonalize(0 * M).abs().max() == 0
-
-
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
-@pytest.mark.parametrize("shape", [(6, 40), (6, 6)])
-def test_muon_is_that_of_torch(shape):
-    """Three steps; torch's own works in bfloat16, and on a tall matrix with a factor that is left out here."""
-    torch.manual_seed(0)
-    W, M, rate = torch.randn(shape), torch.zeros(shape), torch.tensor(0.1)
-    oracle = torch.nn.Parameter(W.clone())
-    muon = torch.optim.Muon([oracle], lr=0.1, weight_decay=0.0, ns_steps=2)
-    before = W.clone()
-    for _ in range(3):
-        oracle.grad = torch.randn(shape)
-        training._muon_update(W, oracle.grad, M, 1.0, rate)
-        muon.step()
-    assert (W - oracle).norm() < 0.02 * (W - before).norm()
-
-
-def test_start_from_the_data_has_principal_components_as_posterior_means(mnist):
-    model = VAE(latent_dim=5)
-    step = training.HandStep(model, mnist["train"][0][:4000], start="data")
-    step.write_back()
-    with torch.no_grad(): mu, log_var = model.encode(mnist["train"][0][:4000])
-    components = step.codes[:, :5] / step.codes[:, :5].std(0)
-    assert (mu - components).square().mean() < 0.1
-    assert -2.5 < log_var.mean() < -1.5
-
-
-def test_centre_follows_the_features_and_changes_no_function():
-    model, images, noise = small_vae().double(), some_images(64).double(), torch.Generator()
-    step = training.HandStep(model, images, start="data")
-    for _ in range(40): step(torch.arange(64), 0.0, noise.manual_seed(0))  # nothing moves but the centre: twice in 40 steps
-    features = training._batch(step, 64)[0].k.mean(1, keepdim=True)
-    torch.testing.assert_close(step.centre[:-1], 0.75 * features)
-    assert step.centre[-1] == 0
-    before = step(torch.arange(64), 0.0, noise.manual_seed(1))
-    training._recentre(step, training._batch(step, 64)[0].k)
-    torch.testing.assert_close(step(torch.arange(64), 0.0, noise.manual_seed(1)), before, rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("units, dtype, expected", [
-    ({"amx_bf16": True}, torch.float32, "bfloat16_product"), ({"avx512_bf16": True}, torch.float32, "bfloat16_product"),
-    ({"avx512_bf16": True}, torch.float64, "mm"), ({"avx2": True, "amx_bf16": False}, torch.float32, "mm"), (None, torch.float32, "mm")])
-def test_processor_chooses_the_precision_of_the_fast_recipe(units, dtype, expected, monkeypatch):
-    if units is None: monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    else: monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
-    images, model = some_images().to(dtype), small_vae().to(dtype)
-    assert training.HandStep(model, images, start="data").product.__name__ == expected
-    assert training.HandStep(model, images).product is torch.mm
-    assert training.last_layer_product(images.to("meta")) is torch.mm
-    _, history = run(recipe="fast", data=images.float())
-    assert history["train_loss"] == sorted(history["train_loss"], reverse=True)
-
-
-class StandIn:
-    """A CUDA graph on a CPU: recording computes nothing, a replay repeats the recorded operations on the recorded memory."""
-    waiting = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default}
-    replays = 0
-
-    def __init__(self): self.operations = []
-
-    def replay(self):
-        StandIn.replays += 1
-        for function, args, kwargs, result in self.operations:
-            for old, new in zip(tree_leaves(result), tree_leaves(function(*args, **kwargs))):
-                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr(): old.copy_(new)
-
-    @staticmethod
-    @contextmanager
-    def record(graph):
-        seen = []  # tensors before their first use, to put back what recording has changed
-
-        class Recorder(TorchDispatchMode):
-            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-                assert function not in StandIn.waiting, f"{function} makes the processor wait for the device"
-                seen.extend((t, t.clone()) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor))
-                result = function(*args, **(kwargs or {}))
-                graph.operations.append((function, args, kwargs or {}, result))
-                return result
-
-        with Recorder(): yield
-        for t, before in reversed(seen): t.copy_(before)
+def test_history_grows_by_an_epoch():
+    history, again = History(), History()
+    assert history.epochs == 0
+    history.record({"loss": 2.0, "kl": 1.0}, {"loss": 3.0, "kl": 1.5}, 0.1)
+    history.record({"loss": 1.0, "kl": 0.5}, {"loss": 2.0, "kl": 1.0}, 0.2)
+    assert history == {"train_loss": [2.0, 1.0], "train_kl": [1.0, 0.5], "test_loss": [3.0, 2.0], "test_kl": [1.5, 1.0],
+                       "epoch_seconds": [0.1, 0.2]} and history.epochs == 2
+    again.load_state_dict(json.loads(json.dumps(history.state_dict())))
+    assert again == history and again.epochs == 2
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_step_can_be_recorded_and_replayed(recipe, monkeypatch):
-    """The same digits as without a graph, under a rate that changes and a last batch that is smaller."""
-    options = {"recipe": recipe, "batch_size": 11, "epochs": 3}
-    weights, history = run(**options)
-    as_graph = training.as_graph
-    monkeypatch.setattr(training, "as_graph", lambda work, device: as_graph(work, torch.device("cuda")))
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", StandIn)
-    monkeypatch.setattr(torch.cuda, "graph", StandIn.record)
-    StandIn.replays = 0
-    replayed_weights, replayed_history = run(**options)
-    assert StandIn.replays == (3 * 9 - 1) + (3 - 1)  # nine full batches and one small one an epoch; the first of each kind runs as it is
-    assert torch.equal(weights, replayed_weights)
-    counter = torch.zeros(1)
-    call = training.as_graph(lambda: counter.add_(1) * 1, "cpu")
-    assert [t.item() for t in [call(), call(), call()]] == [1, 2, 3]  # each result has memory of its own
-    assert history["train_loss"] == replayed_history["train_loss"]
+def test_callback_sees_each_epoch_as_it_ends(recipe):
+    seen = []
+    def look(epoch, model, history):
+        seen.append((epoch, len(history["train_loss"]), len(history["test_loss"])))
+        scores.append(evaluate(model, some_images(20))["loss"])
+    scores = []
+    _, history = run(test=some_images(20), recipe=recipe, on_epoch_end=look)
+    assert seen == [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
+    assert history["test_loss"] == scores  # the model that is handed over is the one that was tested
 
 
-ODD_IMAGES = {
-    "black": torch.zeros(20, 16), "white": torch.ones(20, 16), "grey": torch.full((20, 16), 0.3), "one": torch.rand(1, 16),
-    "binary": torch.rand(50, 16).round(), "half black": torch.cat([torch.zeros(30, 8), torch.rand(30, 8)], 1),
-    "half dim": torch.cat([torch.full((30, 8), 3e-4), torch.rand(30, 8)], 1),  # eight pixels are not live, and cost something
-}
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_model_comes_back_as_it_was(recipe):
+    model = small_vae().eval()
+    run(model, recipe=recipe)
+    evaluate(model, some_images())
+    assert not model.training and model.fc_mu.weight.device.type == "cpu"
+    evaluate(model.train(), some_images())
+    assert model.training
+    model = small_vae().eval()
+    with pytest.raises(ZeroDivisionError): run(model, recipe=recipe, on_epoch_end=lambda *_: 1 / 0)
+    assert not model.training and all(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ODD_IMAGES)
-@pytest.mark.parametrize("latent_dim", [1, 30])
-def test_start_from_the_data_copes_with_odd_images(name, latent_dim):
-    images, model = ODD_IMAGES[name].double(), VAE(16, 12, latent_dim).double()
-    step, noise = training.HandStep(model, images, start="data"), torch.Generator()
-    for index in torch.arange(len(images)).split(7): step(index, 1e-3, noise)
-    step.write_back()
-    noise.manual_seed(0)
-    inside = step(torch.arange(len(images)), 0.0, noise)
-    with torch.no_grad(): outside = torch.stack([t.sum() for t in training.elbo_terms(model, images, noise.manual_seed(0))])
-    assert inside.isfinite().all()
-    torch.testing.assert_close(inside, outside, rtol=1e-6, atol=1e-3)  # the folded model is the function that was trained
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_loop_reads_no_loss_from_the_device(recipe, monkeypatch):
+    """Each .item() makes the processor wait for a GPU; an epoch may ask once, at its end."""
+    asked, loader = [], BatchLoader(some_images(), 10)
+    step = find_recipe(recipe).step(small_vae(), loader, negative_elbo, 42)
+    step.start(), step.read()
+    for name in ("item", "tolist", "cpu", "__float__", "__bool__"):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, *args, name=name, method=method: asked.append(name) or method(self, *args))
+    terms = train_epoch(step, [1e-3] * 10, Noise("cpu", 0))
+    assert asked == ["cpu", "tolist"] and set(terms) == {"loss", "reconstruction", "kl"}
 
 
-def test_coordinates_are_those_of_a_principal_component_analysis():
-    x = torch.rand(200, 9).double() @ torch.rand(9, 16).double() / 9
-    mean, live, axes = training.principal_coordinates(x, components=5)
-    codes = (x - mean) @ axes
-    _, singular, axes_of_svd = torch.linalg.svd(x - mean, full_matrices=False)
-    assert live.tolist() == list(range(16))
-    cosines = (axes / axes.norm(dim=0)).T @ axes_of_svd[:5].T
-    torch.testing.assert_close(cosines.abs(), torch.eye(5).double(), atol=1e-8, rtol=0)
-    torch.testing.assert_close(codes.var(0, correction=0).mean(), torch.tensor(9.0).double())
-    torch.testing.assert_close(codes.var(0, correction=0) / codes.var(0, correction=0)[0], (singular[:5] / singular[0]) ** 2)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_progress_bar_shows_epoch_and_loss(recipe, capsys, monkeypatch):
+    normal = torch.Tensor.normal_
+    monkeypatch.setattr(torch.Tensor, "normal_", lambda *args, **kw: time.sleep(0.15) or normal(*args, **kw))  # longer than redraws
+    run(progress=True, data=some_images(4), batch_size=1, epochs=2, recipe=recipe)
+    shown = capsys.readouterr().err
+    assert all(part in shown for part in ("epoch 1/2", "epoch 2/2", "8/8", " nats"))
+    monkeypatch.undo()
+    run(recipe=recipe)
+    assert capsys.readouterr() == ("", "")
 
 
-def test_start_from_the_data_needs_a_vae():
-    class Other(VAE): pass
-    with pytest.raises(ValueError, match="starts from the data needs a VAE to train, not Other"): run(Other(16, 12, 3), recipe="fast")
-    assert isinstance(training.make_step(Other(16, 12, 3), some_images()), training.AutogradStep)
-
-
-def test_start_from_the_data_forgets_the_weights_of_the_model():
-    (first, one), (second, two) = (run(small_vae(seed), recipe="fast") for seed in (0, 1))
-    assert torch.equal(first, second) and one["train_loss"] == two["train_loss"]
-    assert not torch.equal(first, run(small_vae(), recipe="fast", seed=7)[0])
-
+# ---- devices ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("cuda, mps, best", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
 def test_device_is_the_best_there_is(monkeypatch, cuda, mps, best):
@@ -450,6 +332,19 @@ def test_unknown_device(name):
     with pytest.raises(ValueError, match="device must be 'auto', 'cuda', 'mps' or 'cpu'"): choose_device(name)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_model_is_trained_on_the_gpu_and_comes_home(recipe, tmp_path):
+    model, test = small_vae(), some_images(20)
+    _, history = run(model, test=test, recipe=recipe, device="cuda", out=tmp_path)
+    assert model.fc_mu.weight.device.type == "cpu" and history["train_loss"][-1] < 12
+    assert evaluate(model.cuda(), test)["kl"] == pytest.approx(history["test_kl"][-1], rel=1e-3)
+    again = run(small_vae(5), test=test, recipe=recipe, device="cuda", out=tmp_path, resume=True)
+    assert again[1]["train_loss"] == history["train_loss"]
+
+
+# ---- refusals -----------------------------------------------------------------------------------
+
 IMAGES = some_images(20)
 @pytest.mark.parametrize("options, sentence", [
     ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
@@ -460,23 +355,32 @@ IMAGES = some_images(20)
     ({"lr": math.nan}, "lr must be a finite number"),
     ({"lr": math.inf}, "lr must be a finite number"),
     ({"lr": "1e-3"}, "lr must be a finite number"),
+    ({"lr": True}, "lr must be a finite number"),
     ({"seed": -1}, "seed must be a whole number"),
-    ({"recipe": "slow"}, "recipe must be one of 'seed', 'fast'"),
+    ({"seed": 2**63}, "seed must be below"),
+    ({"recipe": "slow"}, "recipe must be one of 'plain', 'seed', 'fast', not 'slow'"),
     ({"device": "abacus"}, "device must be"),
     ({"resume": True}, "resume needs out"),
     ({"data": IMAGES[:, :, 1:]}, "train_data must have input_dim = 16 pixels per image, as the model has, not 12"),
     ({"data": IMAGES * 255}, "train_data must hold finite values in"),
-    ({"data": IMAGES * math.nan}, "train_data must hold finite values in"),
+    ({"data": IMAGES * math.nan}, "train_data must hold finite values"),
     ({"data": IMAGES[:0]}, "train_data must have shape"),
     ({"data": (IMAGES, torch.zeros(3))}, "train_data must pair"),
+    ({"data": "digits"}, "train_data must be a tensor or array of images"),
     ({"test": IMAGES - 1}, "test_data must hold finite values in"),
     ({"test": IMAGES[:, :, 1:]}, "test_data must have input_dim = 16"),
 ])
-def test_bad_input_gets_a_sentence_before_any_work(options, sentence, monkeypatch):
-    monkeypatch.setattr(training, "train_epoch", lambda *_: pytest.fail("trained in spite of bad input"))
-    with pytest.raises(ValueError, match=sentence): run(**options)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_bad_input_gets_a_sentence_before_any_work(options, sentence, recipe):
+    model = small_vae()
+    with pytest.raises(ValueError, match=sentence) as error:
+        run(model, **{"recipe": recipe, "on_epoch_end": lambda *_: pytest.fail("trained in spite of bad input")} | options)
+    assert "\n" not in str(error.value) and torch.equal(weights(model), weights(small_vae()))
+    assert model.config == small_vae().config
 
 
-@pytest.mark.parametrize("options, sentence", [({"passes": 0}, "passes"), ({"batch_size": -1}, "batch_size"), ({"data": IMAGES[:, :, 1:]}, "data must")])
+@pytest.mark.parametrize("options, sentence", [
+    ({"passes": 0}, "passes must be a whole number"), ({"batch_size": -1}, "batch_size must be a whole number"),
+    ({"data": IMAGES[:, :, 1:]}, "data must have input_dim = 16"), ({"data": IMAGES + 1}, "data must hold finite values in")])
 def test_evaluate_refuses(options, sentence):
     with pytest.raises(ValueError, match=sentence): evaluate(**{"model": small_vae(), "data": IMAGES} | options)
