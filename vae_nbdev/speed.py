@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TARGET', 'SEED_EPOCHS', 'PROGRAMS', 'seed_loaders', 'seed_loss', 'seed_training', 'seed_testing', 'interleave',
-           'spread', 'affine_maps', 'step_flops', 'step_bytes', 'best_seconds', 'matmul_rate', 'copy_rate', 'floors',
-           'machine', 'seeds_of', 'first_step', 'peak_memory_mb', 'whole_run', 'process_seconds', 'bench',
+           'spread', 'in_turns', 'affine_maps', 'step_flops', 'step_bytes', 'best_seconds', 'matmul_rate', 'copy_rate',
+           'floors', 'machine', 'bare_loss', 'recipe_steps', 'Stranger', 'Convolutional', 'profile_lines',
+           'trainer_cost', 'seeds_of', 'first_step', 'whole_run', 'peak_memory_mb', 'process_seconds', 'bench',
            'print_bench']
 
 # %% ../nbs/31_speed.ipynb #aab51e69
-import json
 import os
 import platform
 import statistics
@@ -17,16 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from itertools import repeat
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import BatchLoader, load_mnist, unpack_mnist
-from .model import VAE
-from .training import RECIPES, HandStep, evaluate, fit
+from .data import BatchLoader, check_whole, load_mnist, unpack_mnist
+from .fast import DataStep
+from .model import VAE, reference
+from .training import (GradientStep, Noise, Recipe, adam, evaluate,
+                                find_recipe, fit, introduce, model_batches, train_epoch)
 
 # %% ../nbs/31_speed.ipynb #fa16985f
 TARGET = 103.85  # nats per test image: what the seed's loop reaches
@@ -34,15 +38,15 @@ SEED_EPOCHS = 20  # in this many epochs
 
 # %% ../nbs/31_speed.ipynb #6ef7a0e9
 def seed_loaders(
-    root: "str | Path",      # a folder that `unpack_mnist` has filled
-    batch_size: int = 128,   # images per batch
-) -> tuple:                  # torch's loaders of training (shuffled) and test images
+    root: str | Path,       # a folder that `unpack_mnist` has filled
+    batch_size: int = 128,  # images per batch
+) -> tuple:                 # loaders of training images, shuffled, and of test images
     "The data as the seed reads them: image by image, through PIL and `ToTensor`."
     from torch.utils.data import DataLoader
     from torchvision.datasets import MNIST
     from torchvision.transforms import ToTensor
-    return tuple(DataLoader(MNIST(root, train=train, transform=ToTensor()), batch_size=batch_size, shuffle=train)
-                 for train in (True, False))
+    data = {train: MNIST(root, train, ToTensor()) for train in (True, False)}
+    return tuple(DataLoader(d, batch_size, shuffle=train) for train, d in data.items())
 
 # %% ../nbs/31_speed.ipynb #9290ff2e
 def seed_loss(
@@ -56,9 +60,9 @@ def seed_loss(
 
 # %% ../nbs/31_speed.ipynb #7776655d
 def seed_training(
-    model: nn.Module,  # a `VAE`, trained in place
-    loader,            # the training images, from `seed_loaders`
-) -> Iterator[float]:  # the loss of each step, without end
+    model: nn.Module,        # a `VAE`, trained in place
+    loader: Iterable,        # the training images, from `seed_loaders`
+) -> Iterator[float]:        # the loss of each step, without end
     "The seed's training loop, epoch after epoch."
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     while True:
@@ -74,7 +78,7 @@ def seed_training(
 # %% ../nbs/31_speed.ipynb #bfcc6f61
 def seed_testing(
     model: nn.Module,  # a `VAE`
-    loader,            # the test images, from `seed_loaders`
+    loader: Iterable,  # the test images, from `seed_loaders`
 ) -> Iterator[float]:  # the loss of each test batch, without end
     "The seed's test pass, again and again."
     while True:
@@ -89,7 +93,7 @@ def interleave(
     steps: int = 10,                         # calls per turn
     turns: int = 9,                          # turns of each
 ) -> dict[str, list[float]]:                 # seconds per call, one value per turn
-    "Time several loops in turns; the first call of each, which pays for its preparation, is not timed."
+    "Time several loops in turns, but not the first call, which prepares things."
     for loop in loops.values(): loop()
     times = {name: [] for name in loops}
     for _ in range(turns):
@@ -106,26 +110,33 @@ def spread(
     "What to report of repeated measurements."
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
+def in_turns(
+    times: dict[str, list[float]],  # seconds of each turn, from `interleave`
+    name: str,                      # whose times to divide by ...
+    by: str,                        # ... the times of this one
+) -> dict[str, float]:              # the spread of the ratio
+    "The ratio of two times, turn by turn."
+    return spread([a / b for a, b in zip(times[name], times[by])])
+
 # %% ../nbs/31_speed.ipynb #68a615b9
 def affine_maps(
-    sizes: tuple[int, ...],   # B, encoder inputs K, hidden units H, latent dimensions Z, decoder outputs P
-) -> list[tuple[int, int]]:   # inputs and outputs of the four affine maps; the heads count as one
-    "The affine maps of a `VAE`."
+    sizes: tuple[int, ...],  # batch B, encoder inputs K, hidden H, latent Z, outputs P
+) -> list[tuple[int, int]]:  # inputs and outputs of the four affine maps
+    "The affine maps of a `VAE`; the two heads count as one."
     _, K, H, Z, P = sizes
     return [(K, H), (H, 2 * Z), (Z, H), (H, P)]
 
-# %% ../nbs/31_speed.ipynb #80f7166d
 def step_flops(
     sizes: tuple[int, ...],  # B, K, H, Z, P
-) -> int:                     # floating-point operations of the matrix products of one training step
+) -> int:                    # floating-point operations of one training step
     "Matrix products forwards and backwards, Eq. (31.2)."
     maps, B = affine_maps(sizes), sizes[0]
     return sum(6 * B * i * o for i, o in maps) - 2 * B * maps[0][0] * maps[0][1]
 
 # %% ../nbs/31_speed.ipynb #cc1f8f7f
 def step_bytes(
-    sizes: tuple[int, ...],   # B, K, H, Z, P
-) -> int:                     # bytes of float32 that one training step has to move, at least
+    sizes: tuple[int, ...],  # B, K, H, Z, P
+) -> int:                    # bytes of float32 that one training step moves, at least
     "Ten words per parameter, two per number of the batch."
     B, K, _, _, P = sizes
     parameters = sum(i * o + o for i, o in affine_maps(sizes))
@@ -146,200 +157,317 @@ def best_seconds(
 
 # %% ../nbs/31_speed.ipynb #6a829d4d
 def matmul_rate(
-    m: int, k: int, n: int,                # (m, k) @ (k, n)
-    dtype: torch.dtype = torch.float32,    # of the numbers
-) -> float:                                # operations per second
+    m: int, k: int, n: int,              # (m, k) @ (k, n)
+    dtype: torch.dtype = torch.float32,  # of the numbers
+) -> float:                              # operations per second
     "The rate at which this machine multiplies matrices of one shape."
-    a, b, out = torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype), torch.empty(m, n, dtype=dtype)
+    a, b, out = (torch.ones(shape, dtype=dtype) for shape in [(m, k), (k, n), (m, n)])
     return 2 * m * k * n / best_seconds(lambda: torch.mm(a, b, out=out))
 
-# %% ../nbs/31_speed.ipynb #df9f4ab4
 def copy_rate(
-    words: int,   # how many float32 numbers to copy
-) -> float:       # bytes per second, read and written
+    words: int,  # how many float32 numbers to copy
+) -> float:      # bytes per second, read and written
     "The rate at which this machine moves memory, for a working set of this size."
     a, b = torch.ones(words), torch.empty(words)
     return 8 * words / best_seconds(lambda: b.copy_(a))
 
 # %% ../nbs/31_speed.ipynb #5aa4f8ca
 def floors(
-    sizes: tuple[int, ...],   # B, K, H, Z, P
-) -> dict[str, float]:        # measured rates, and the milliseconds that a step cannot do without
-    "Arithmetic and memory floors of one step; their sum, since products and elementwise passes alternate."
+    sizes: tuple[int, ...],  # B, K, H, Z, P
+) -> dict[str, float]:       # measured rates, and milliseconds
+    "What a step of these sizes cannot do without: arithmetic, and memory."
     B, _, H, _, P = sizes
-    flops, moved = matmul_rate(B, H, P), copy_rate(4 * sum(i * o + o for i, o in affine_maps(sizes)))
-    arithmetic, memory = 1e3 * step_flops(sizes) / flops, 1e3 * step_bytes(sizes) / moved
-    return {"gflops_per_s": flops / 1e9, "gbytes_per_s": moved / 1e9, "arithmetic_ms": arithmetic,
-            "memory_ms": memory, "floor_ms": arithmetic + memory}
+    flops = matmul_rate(B, H, P)
+    moved = copy_rate(4 * sum(i * o + o for i, o in affine_maps(sizes)))
+    arithmetic, memory = step_flops(sizes) / flops, step_bytes(sizes) / moved
+    return {"gflops_per_s": flops / 1e9, "gbytes_per_s": moved / 1e9,
+            "arithmetic_ms": 1e3 * arithmetic, "memory_ms": 1e3 * memory,
+            "floor_ms": 1e3 * (arithmetic + memory)}
 
 # %% ../nbs/31_speed.ipynb #0599da91
+def _processor():
+    "What Linux calls the processor; `platform`'s answer elsewhere."
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()
+
 def machine() -> dict:  # processor, cores, threads, instruction set, versions
     "What a measurement depends on."
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     import numpy
-    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability(),
-            "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+    return {"cpu": _processor(), "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": numpy.__version__}
 
-# %% ../nbs/31_speed.ipynb #bcbcddc7
-def _cpuinfo():
-    "The lines of Linux's description of the processor; none elsewhere."
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+# %% ../nbs/31_speed.ipynb #395969b6
+def bare_loss(
+    model: nn.Module,  # with `encode`, and `decode_logits` or `decode`
+    x: Tensor,         # images as `encode` takes them, (B, ...)
+) -> Tensor:           # negative ELBO summed over the batch, (), nats
+    "The negative ELBO as one writes it by hand, with torch's own cross-entropy."
+    mu, log_var = model.encode(x)                             # (B, Z), (B, Z)
+    z = mu + torch.exp(0.5 * log_var) * torch.randn_like(mu)  # (B, Z)
+    logits = hasattr(model, "decode_logits")
+    out = model.decode_logits(z) if logits else model.decode(z)
+    bce = F.binary_cross_entropy_with_logits if logits else F.binary_cross_entropy
+    kl = -0.5 * torch.sum(1 + log_var - mu.pow(2) - log_var.exp())
+    return bce(out, x.reshape(out.shape), reduction="sum") + kl
+
+# %% ../nbs/31_speed.ipynb #ed0160ac
+def recipe_steps(
+    model: nn.Module,            # a new model, trained in place
+    images: Tensor,              # training images in [0, 1], (N, ...)
+    recipe: str | Recipe,        # a name in `RECIPES`, or a recipe
+) -> Iterator[dict]:             # the terms of each step, without end
+    "The training steps of a recipe as `fit` makes them, at the recipe's peak rate."
+    chosen = find_recipe(recipe)
+    step = chosen.step(model, BatchLoader(images, chosen.batch_size, shuffle=True))
+    step.start()
+    step.read()
+    while True:
+        for batch in step.batches(): yield step(batch, chosen.lr)
+
+# %% ../nbs/31_speed.ipynb #b920eb7c
+class Stranger(nn.Module):
+    "The model of another program: `encode` takes rows, `decode` gives probabilities."
+    def __init__(self, D: int = 784, H: int = 400, Z: int = 20):  # sizes of the layers
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(D, H), nn.ReLU(), nn.Linear(H, 2 * Z))
+        self.decoder = nn.Sequential(nn.Linear(Z, H), nn.ReLU(), nn.Linear(H, D))
+
+    def encode(self, rows: Tensor) -> tuple: return self.encoder(rows).chunk(2, 1)
+    def decode(self, z: Tensor) -> Tensor: return self.decoder(z).sigmoid()
+
+# %% ../nbs/31_speed.ipynb #c5f3b63c
+class Convolutional(nn.Module):
+    "A small convolutional model of 28x28 images: `encode` and `decode_logits`."
+    def __init__(self, C: int = 16, Z: int = 20):  # channels of the first layer; latent
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, C, 4, 2, 1), nn.ReLU(), nn.Conv2d(C, 2 * C, 4, 2, 1),
+            nn.ReLU(), nn.Flatten(), nn.Linear(98 * C, 2 * Z))
+        self.decoder = nn.Sequential(
+            nn.Linear(Z, 98 * C), nn.ReLU(), nn.Unflatten(1, (2 * C, 7, 7)),
+            nn.ConvTranspose2d(2 * C, C, 4, 2, 1), nn.ReLU(),
+            nn.ConvTranspose2d(C, 1, 4, 2, 1))
+
+    def encode(self, x: Tensor) -> tuple: return self.encoder(x).chunk(2, 1)
+    def decode_logits(self, z: Tensor) -> Tensor: return self.decoder(z)
+
+# %% ../nbs/31_speed.ipynb #3ba3964f
+def profile_lines(
+    work: Callable[[], object],   # what to look into
+    other: Callable[[], object],  # what to compare it with
+    rows: int = 6,                # how many functions to name
+) -> list[str]:                   # a line for each: what it adds to the other's time
+    "Where one call spends more time than another, by Python's own profiler."
+    import cProfile, pstats
+    def own_seconds(call):
+        (recorder := cProfile.Profile()).runcall(call)
+        found = pstats.Stats(recorder).get_stats_profile().func_profiles
+        return {name: p.tottime for name, p in found.items()}
+    one, two = own_seconds(work), own_seconds(other)
+    more = sorted((t - two.get(name, 0), name) for name, t in one.items())
+    return [f"{t / sum(two.values()):+.1%} {n}" for t, n in more[:-rows - 1:-1]]
+
+# %% ../nbs/31_speed.ipynb #284cfb58
+def trainer_cost(
+    model: nn.Module,        # any model; copies of it are trained
+    images: Tensor,          # training images in [0, 1], (N, ...): those of one turn
+    batch_size: int = 128,   # images per step
+    turns: int = 9,          # epochs of each loop, in turns
+) -> dict:                   # ms of a step by hand and by `fit`, their ratio, a profile
+    "What a step of `fit` costs, against a loop written by hand for the same model."
+    model = deepcopy(model).train()
+    loader = model_batches(model, images, "images", batch_size, shuffle=True)
+    introduce(model, loader)
+    own, rows = deepcopy(model), getattr(model, "takes_rows", False)
+    own_loader = BatchLoader(images.flatten(1) if rows else images, batch_size, True)
+    optimizer, device = adam(list(own.parameters())), reference(model).device
+    step, noise = GradientStep(model, loader), Noise(device, seed=0)
+    def by_hand():
+        for x, _ in own_loader:
+            optimizer.zero_grad()
+            bare_loss(own, x).backward()
+            optimizer.step()
+    by_fit = lambda: train_epoch(step, repeat(1e-3), noise)
+    times = interleave({"by hand": by_hand, "fit": by_fit}, 1, turns)
+    hand, fitted = (1e3 * statistics.median(ts) / len(loader) for ts in times.values())
+    ratio = in_turns(times, "fit", by="by hand")
+    profile = profile_lines(by_fit, by_hand) if ratio["median"] > 1.1 else []
+    return {"hand_ms": hand, "fit_ms": fitted, "ratio": ratio, "profile": profile}
 
 # %% ../nbs/31_speed.ipynb #ee67ba71
 def seeds_of(
-    recipe: str,              # a name in `RECIPES`
-    seeds,                    # whole numbers
-    train: Tensor,            # training images, (N, ...)
-    test: Tensor,             # test images, (M, ...)
-) -> list[float]:             # test loss of each seed, averaged over three passes, nats per image
+    recipe: str | Recipe,   # a name in `RECIPES`, or a recipe
+    seeds: Iterable[int],   # one for each run
+    train: Tensor,          # training images, (N, ...)
+    test: Tensor,           # test images, (M, ...)
+    **options,              # more arguments of `fit`
+) -> list[float]:           # test loss of each run, nats per image, in three passes
     "Train a new model with each seed."
     losses = []
     for seed in seeds:
         torch.manual_seed(seed)
-        model = VAE()
-        fit(model, train, recipe=recipe, seed=seed, progress=False)
+        fit(model := VAE(), train, recipe=recipe, seed=seed, progress=False, **options)
         losses.append(evaluate(model, test, passes=3)["loss"])
     return losses
 
 # %% ../nbs/31_speed.ipynb #dec8d01c
 PROGRAMS = {  # whole processes, from the command to ...
     "import torch": "import torch",
-    "import vae_nbdev.training": "import time, torch; t = time.perf_counter(); import vae_nbdev.training; print(time.perf_counter() - t)",
+    "import vae_nbdev.training":
+        "import time, torch; t = time.perf_counter(); import vae_nbdev.training; "
+        "print(time.perf_counter() - t)",
     "first step": "from vae_nbdev.speed import first_step; first_step()",
     "trained model": "from vae_nbdev.speed import whole_run; whole_run()"}
 
-# %% ../nbs/31_speed.ipynb #71e89ca7
 def first_step() -> None:
     "Load the images, prepare the fast recipe, make one step."
-    images, _ = load_mnist("train")
-    HandStep(VAE(), images, start="data")(torch.arange(128), 1e-3, torch.Generator().manual_seed(0))
+    next(recipe_steps(VAE(), load_mnist("train")[0], "fast"))
+
+def whole_run() -> None:
+    "Load the images, train with the fast recipe, print the peak memory in megabytes."
+    fit(VAE(), load_mnist("train")[0], recipe="fast", progress=False)
+    print(peak_memory_mb())
 
 # %% ../nbs/31_speed.ipynb #7a8bc08d
 def peak_memory_mb() -> float:  # megabytes
-    "The most memory that this process has held. Linux's `ru_maxrss` would count the parent's too, so it is read elsewhere."
+    "The most memory that this process has held."
     status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        if "VmHWM" in lines: return int(lines["VmHWM"].split()[0]) / 2**10
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM:"): return int(line.split()[1]) / 2**10
     import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-# %% ../nbs/31_speed.ipynb #74d86360
-def whole_run() -> None:
-    "Load the images, train with the fast recipe, and print the peak memory in megabytes."
-    images, _ = load_mnist("train")
-    fit(VAE(), images, recipe="fast", progress=False)
-    print(peak_memory_mb())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 # %% ../nbs/31_speed.ipynb #f7d97f3d
 def process_seconds(
-    program: str,            # Python code
-) -> tuple[float, str]:      # seconds from the command to the end, and what the program printed
+    program: str,        # Python code
+) -> tuple[float, str]:  # seconds from the command to the end; what it printed
     "Run a program in a fresh process."
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command, start = [sys.executable, "-c", program], time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return time.perf_counter() - start, done.stdout
 
-# %% ../nbs/31_speed.ipynb #a0549bbc
-def _scaled(loop, steps, total):
-    "Seconds for a number of steps in all, from a part of them."
-    start = time.perf_counter()
-    for _ in range(steps): next(loop)
-    return (time.perf_counter() - start) * total / steps
-
-# %% ../nbs/31_speed.ipynb #ed0160ac
-def _seed_recipe(images):
-    "Steps of the recipe `seed`, without end."
-    options, noise = RECIPES["seed"], torch.Generator().manual_seed(0)
-    step, loader = HandStep(VAE(), images), BatchLoader(images, options["batch_size"], shuffle=True)
-    while True:
-        for index in loader.order().split(loader.batch_size): yield step(index, options["lr"], noise)
-        loader.epoch += 1
-
 # %% ../nbs/31_speed.ipynb #50100868
-def _floors_of(sizes):
-    "The floors of the seed's step and of the fast recipe's."
-    return {"seed": floors((128, 784, 400, 20, 784)), "fast": floors((128, *sizes))}
+def _parts(images, train, test, steps):
+    "Loops to time; of each, the steps of a part, and those of its 20 epochs."
+    model, alone = VAE(), "baseline, {} passes alone"
+    loops = {alone.format("training"): (seed_training(model, train), len(train)),
+             alone.format("test"): (seed_testing(model, test), len(test))}
+    for name in ("plain", "seed"):
+        loops[f"recipe {name}"] = recipe_steps(VAE(), images, name), len(train)
+    for loop, _ in loops.values(): next(loop)  # preparation
+    return {name: (loop, max(1, steps * n // len(train)), SEED_EPOCHS * n)
+            for name, (loop, n) in loops.items()}
+
+def _seconds(parts):
+    "Seconds for the 20 epochs of each loop, from a part of them."
+    found = {}
+    for name, (loop, steps, total) in parts.items():
+        start = time.perf_counter()
+        for _ in range(steps): next(loop)
+        found[name] = (time.perf_counter() - start) * total / steps
+    return found
 
 # %% ../nbs/31_speed.ipynb #7f55be19
 def _trial(parts, images, test, sizes, seed):
-    "One trial: the parts, the fast recipe in full, the parts again; then floors and whole processes."
-    around = [{name: _scaled(*part) for name, part in parts.items()}]
-    model, start = VAE(), time.perf_counter()
+    "The parts, the fast recipe in full, the parts again; floors and whole processes."
+    around, model, start = [_seconds(parts)], VAE(), time.perf_counter()
     fit(model, images, recipe="fast", seed=seed, progress=False)
-    seconds = time.perf_counter() - start
+    fast = time.perf_counter() - start
     if all(steps < total for _, steps, total in parts.values()):
-        around.append({name: _scaled(*part) for name, part in parts.items()})
+        around.append(_seconds(parts))
     means = {name: statistics.mean(a[name] for a in around) for name in parts}
-    return {**means, "fast": seconds, "fast_loss": evaluate(model, test, passes=3)["loss"],
-            "floors": _floors_of(sizes), "processes": {name: process_seconds(code) for name, code in PROGRAMS.items()}}
+    runs = {name: process_seconds(code) for name, code in PROGRAMS.items()}
+    train, tests = list(means.values())[:2]
+    seconds = {"baseline": train + tests, **means, "recipe fast": fast,
+               "recipe fast, whole process": runs["trained model"][0]}
+    return {"seconds": seconds, "loss": evaluate(model, test, passes=3)["loss"],
+            "processes": runs, "floors": {name: floors(s) for name, s in sizes.items()}}
 
 # %% ../nbs/31_speed.ipynb #278e38cc
 def bench(
-    trials: int = 5,        # interleaved trials
-    full: bool = False,     # run all 20 epochs of the baseline and of the recipe `seed`, instead of a part?
-    steps: int = 60,        # length of a part: training steps; a sixth as many test batches
-) -> dict:                  # plain values, fit for JSON: machine, floors, trials, ratios
-    "The seed's loop against the recipes `seed` and `fast`, side by side on this machine."
-    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
-        raise ValueError(f"trials must be a whole number of at least 1, not {trials!r}")
+    trials: int = 5,     # interleaved trials
+    full: bool = False,  # run all 20 epochs of everything, instead of a part?
+    steps: int = 60,     # training steps of a part; test batches in proportion
+) -> dict:               # plain values, fit for JSON: machine, floors, trials, ratios
+    "The seed's loop against the recipes, side by side on this machine."
+    check_whole("trials", trials), check_whole("steps", steps)
     (images, _), (test, _) = load_mnist("train"), load_mnist("test")
+    fast = DataStep(VAE(), BatchLoader(images)).sizes
+    sizes = {"seed": (128, 784, 400, 20, 784), "fast": (128, *fast)}
+    models = Stranger(), Convolutional()
+    trainer = {type(m).__name__: trainer_cost(m, images[:1280]) for m in models}
     with tempfile.TemporaryDirectory() as root:
         unpack_mnist(root)
-        train_loader, test_loader = seed_loaders(root)
-        train, tests, model = SEED_EPOCHS * len(train_loader), SEED_EPOCHS * len(test_loader), VAE()
-        part, test_part = (train, tests) if full else (steps, max(1, steps // 6))
-        parts = {"baseline_train": (seed_training(model, train_loader), part, train),
-                 "baseline_test": (seed_testing(model, test_loader), test_part, tests),
-                 "seed": (_seed_recipe(images), part, train)}
-        for loop, _, _ in parts.values(): next(loop)  # preparation
-        sizes = HandStep(VAE(), images, start="data").sizes
+        loaders = seed_loaders(root)
+        epoch = len(loaders[0])
+        parts = _parts(images, *loaders, SEED_EPOCHS * epoch if full else steps)
         results = [_trial(parts, images, test, sizes, seed) for seed in range(trials)]
-    what = "in full" if full else f"from 2 x {part} training steps and 2 x {test_part} test batches a trial, scaled to {SEED_EPOCHS} epochs"
-    return _summary(results, train) | {"baseline": what, "machine": machine()}
+    train, tests = [part for _, part, _ in parts.values()][:2]
+    what = "in full" if full else (
+        f"from 2 x {train} training steps and 2 x {tests} test batches a trial, scaled "
+        f"to {SEED_EPOCHS} epochs")
+    total = {name: total for name, (_, _, total) in parts.items()}
+    total["recipe fast"] = find_recipe("fast").epochs * epoch
+    return _summary(results, total) | {
+        "baseline": what, "trainer": trainer, "machine": machine()}
 
 # %% ../nbs/31_speed.ipynb #6f95eff1
-def _summary(results, train):
+def _summary(results, steps):
     "Ratios and medians of the trials, and the lowest floors that were seen."
-    floor = {kind: min((r["floors"][kind] for r in results), key=lambda f: f["floor_ms"]) for kind in ("seed", "fast")}
-    processes = {name: spread([r["processes"][name][0] for r in results]) for name in PROGRAMS}
-    seconds = {"baseline": [r["baseline_train"] + r["baseline_test"] for r in results],
-               "baseline, training passes alone": [r["baseline_train"] for r in results],
-               "recipe seed": [r["seed"] for r in results], "recipe fast": [r["fast"] for r in results],
-               "recipe fast, whole process": [r["processes"]["trained model"][0] for r in results]}
-    ratio = lambda a, b: spread([x / y for x, y in zip(seconds[a], seconds[b])])
-    fast_steps = train // SEED_EPOCHS * RECIPES["fast"]["epochs"]
-    steps = {"baseline, training passes alone": ("seed", train), "recipe seed": ("seed", train), "recipe fast": ("fast", fast_steps)}
-    return {"trials": len(results), "losses": [r["fast_loss"] for r in results], "target": TARGET,
-            "seconds": {name: spread(values) for name, values in seconds.items()},
-            "ratios": {name: ratio("baseline", name) for name in seconds},
-            "ratio_training_alone": ratio("baseline, training passes alone", "recipe fast"),
-            "floors": floor, "ms_per_step": {name: 1e3 * statistics.median(seconds[name]) / n for name, (_, n) in steps.items()},
-            "share_of_floor": {name: floor[kind]["floor_ms"] * n / (1e3 * statistics.median(seconds[name])) for name, (kind, n) in steps.items()},
-            "processes": processes,
-            "import_on_top_of_torch": spread([float(r["processes"]["import vae_nbdev.training"][1]) for r in results]),
-            "peak_memory_mb": max(float(r["processes"]["trained model"][1]) for r in results)}
+    of = lambda key: {name: [r[key][name] for r in results] for name in results[0][key]}
+    seconds, runs, train = of("seconds"), of("processes"), list(steps)[0]
+    said = {name: [float(out or 0) for _, out in found] for name, found in runs.items()}
+    floor = {kind: min(found, key=lambda f: f["floor_ms"])
+             for kind, found in of("floors").items()}
+    ms = {name: 1e3 * statistics.median(seconds[name]) / n for name, n in steps.items()}
+    least = {name: floor["fast" if name == "recipe fast" else "seed"]["floor_ms"]
+             for name in ms if "test passes" not in name}
+    return {
+        "trials": len(results), "losses": [r["loss"] for r in results],
+        "target": TARGET, "steps": steps, "ms_per_step": ms, "floors": floor,
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "ratios": {name: in_turns(seconds, "baseline", by=name) for name in seconds},
+        "ratio_training_alone": in_turns(seconds, train, by="recipe fast"),
+        "share_of_floor": {name: f / ms[name] for name, f in least.items()},
+        "processes": {n: spread([s for s, _ in found]) for n, found in runs.items()},
+        "peak_memory_mb": max(said["trained model"]),
+        "import_on_top_of_torch": spread(said["import vae_nbdev.training"])}
 
 # %% ../nbs/31_speed.ipynb #b81af498
 def print_bench(
     result: dict,  # from `bench`, or read back from its JSON
 ) -> None:
     "The table of a bench."
-    m, f = result["machine"], result["floors"]
-    print(f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads, {m['instructions']}; "
-          f"Python {m['python']}, torch {m['torch']}, numpy {m['numpy']}")
-    print(f"{result['trials']} interleaved trials; baseline and recipe seed {result['baseline']}; recipe fast in full\n")
-    print(f"{'':<34}{'seconds':>8}{'ms/step':>9}{'of floor':>10}   times as fast (range)")
+    m, show = result["machine"], lambda r, digits=1: (
+        f"{r['median']:.{digits}f} ({r['min']:.{digits}f} to {r['max']:.{digits}f})")
+    print(f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads, "
+          f"{m['instructions']}; Python {m['python']}, torch {m['torch']}, "
+          f"numpy {m['numpy']}\n{result['trials']} interleaved trials; recipe fast in "
+          f"full; baseline, recipes plain and seed\n{result['baseline']}\n\n"
+          f"{'':<33}{'seconds':>7}{'ms/step':>9}{'of floor':>9}  times as fast (range)")
     for name, s in result["seconds"].items():
-        ms, share, r = result["ms_per_step"].get(name), result["share_of_floor"].get(name), result["ratios"][name]
-        print(f"{name:<34}{s['median']:>8.1f}{format(ms, '9.2f') if ms else '':>9}{format(share, '10.0%') if share else '':>10}"
-              f"{r['median']:>9.1f}  ({r['min']:.1f} to {r['max']:.1f})")
-    r, losses = result["ratio_training_alone"], result["losses"]
-    print(f"\nrecipe fast against the baseline's training passes alone: {r['median']:.1f} ({r['min']:.1f} to {r['max']:.1f})")
-    print(f"test loss of recipe fast: {', '.join(format(x, '.2f') for x in losses)} nats; target {result['target']}")
-    for name, x in f.items():
-        print(f"floor, {name}: {x['floor_ms']:.2f} ms a step ({x['gflops_per_s']:.0f} GFLOP/s, {x['gbytes_per_s']:.0f} GB/s)")
-    print("from the command to: " + ", ".join(f"{name} {s['median']:.1f} s" for name, s in result["processes"].items()))
-    print(f"the package on top of torch: {result['import_on_top_of_torch']['median']:.2f} s; peak memory {result['peak_memory_mb']:.0f} MB")
+        ms, share = (result[k].get(name) for k in ("ms_per_step", "share_of_floor"))
+        print(f"{name:<33}{s['median']:>7.1f}{f'{ms:.2f}' if ms else '':>9}"
+              f"{f'{share:.0%}' if share else '':>9}    {show(result['ratios'][name])}")
+    losses = ", ".join(f"{loss:.2f}" for loss in result["losses"])
+    print("\nrecipe fast against the baseline's training passes alone: "
+          f"{show(result['ratio_training_alone'])}\n"
+          f"test loss of recipe fast: {losses} nats; target {result['target']}")
+    for name, f in result["floors"].items():
+        print(f"floor, {name}: {f['floor_ms']:.2f} ms a step ({f['gflops_per_s']:.0f} "
+              f"GFLOP/s, {f['gbytes_per_s']:.0f} GB/s)")
+    for name, cost in result["trainer"].items():
+        print(f"a step of fit over one by hand, {name}: {show(cost['ratio'], 2)}",
+              *cost["profile"], sep="\n  ")
+    for name, s in result["processes"].items():
+        print(f"from the command to {name}: {s['median']:.1f} s")
+    print(f"the package on top of torch: "
+          f"{result['import_on_top_of_torch']['median']:.2f} s; "
+          f"peak memory {result['peak_memory_mb']:.0f} MB")
