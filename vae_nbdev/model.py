@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import (Bernoulli, ContinuousBernoulli, Distribution,
                                  Independent, Normal)
 
-from .data import check_images, check_whole, to_float
+from .data import check_finite, check_images, check_whole, to_float
 from .reparameterization import reparameterize
 
 # %% ../nbs/05_model.ipynb #69a63489
@@ -61,7 +61,7 @@ class _Layers(nn.Module):
         names += ["image_shape"] * (self.image_shape is not None)
         return {name: getattr(self, name) for name in names}
 
-# %% ../nbs/05_model.ipynb #fbffa55d
+# %% ../nbs/05_model.ipynb #944112b9
 class ReparameterizedNormal(Normal):
     "A normal distribution whose samples are drawn by `reparameterize`."
     def __init__(
@@ -81,7 +81,7 @@ class ReparameterizedNormal(Normal):
         shape = (*sample_shape, *self.loc.shape)
         return self.draw(self.loc.expand(shape), self.log_var.expand(shape))
 
-# %% ../nbs/05_model.ipynb #b5eb29df
+# %% ../nbs/05_model.ipynb #30c56587
 def diagonal_gaussian(
     mu: Tensor,                       # means, (..., Z)
     log_var: Tensor,                  # log variances, (..., Z)
@@ -91,7 +91,7 @@ def diagonal_gaussian(
     normal = ReparameterizedNormal(mu, log_var, draw)
     return Independent(normal, 1, validate_args=False)
 
-# %% ../nbs/05_model.ipynb #2dfe7046
+# %% ../nbs/05_model.ipynb #0e3a4627
 def bernoulli(
     logits: Tensor,       # logits of the pixel probabilities, (*batch, *event)
     batch_dims: int = 1,  # how many of the dimensions are the batch's
@@ -100,7 +100,7 @@ def bernoulli(
     coins = Bernoulli(logits=logits, validate_args=False)
     return Independent(coins, logits.ndim - batch_dims, validate_args=False)
 
-# %% ../nbs/05_model.ipynb #20e12d64
+# %% ../nbs/05_model.ipynb #439445f4
 def as_images(
     pixels: Tensor,                       # what a decoder made of z, (*batch, ...)
     batch: tuple[int, ...],               # the shape of z without its last dimension
@@ -111,7 +111,7 @@ def as_images(
     fits = known and pixels.shape[len(batch):].numel() == math.prod(image_shape)
     return pixels.reshape(*batch, *image_shape) if fits else pixels
 
-# %% ../nbs/05_model.ipynb #cd92504f
+# %% ../nbs/05_model.ipynb #1f233203
 class Distributions:
     "The three distributions of a module with `encode` and `decode_logits`."
     latent_dim = image_shape = None  # of z, and of one image, where they are known
@@ -195,7 +195,7 @@ class VAE(_Layers, Distributions):
         mu, log_var = self.encode(x)
         return self.decode(self.reparameterize(mu, log_var)), mu, log_var
 
-# %% ../nbs/05_model.ipynb #d2c761ac
+# %% ../nbs/05_model.ipynb #b8204bb7
 @contextmanager
 def inference(
     model: nn.Module,  # any model; what is no module is left alone
@@ -209,7 +209,7 @@ def inference(
     finally:
         for module, mode in zip(modules, modes): module.training = mode
 
-# %% ../nbs/05_model.ipynb #698a0a4e
+# %% ../nbs/05_model.ipynb #fab0abbc
 def _encode(module, x):
     "mu and log_var of images, (B, Z) each; `ValueError` where `encode` gives others."
     pair = module.encode(x)
@@ -221,7 +221,7 @@ def _encode(module, x):
                          f"shape (B, Z), and of {len(x)} images it returns {shapes}")
     return pair
 
-# %% ../nbs/05_model.ipynb #2abb273e
+# %% ../nbs/05_model.ipynb #1c87517d
 def _wants_rows(module, x):
     "Does `encode` take rows of pixels? Images are tried first; the answer is kept."
     if x.ndim == 2: return False
@@ -237,7 +237,7 @@ def _wants_rows(module, x):
             else: module.takes_rows = False
     return module.takes_rows
 
-# %% ../nbs/05_model.ipynb #0820c049
+# %% ../nbs/05_model.ipynb #7cb49642
 class ProbabilityBernoulli(Bernoulli):
     "Coins whose probabilities, not logits, are known: the loss of most tutorials."
     def log_prob(
@@ -249,7 +249,7 @@ class ProbabilityBernoulli(Bernoulli):
         known = probs.nan_to_num(0.5)  # of NaN, torch's function would make an error
         return 0 * probs - F.binary_cross_entropy(known, value, reduction="none")
 
-# %% ../nbs/05_model.ipynb #cfc334c0
+# %% ../nbs/05_model.ipynb #0bb21217
 class Adapter(Distributions):
     "The three distributions of a module that has `encode` and a decoder."
     def __init__(
@@ -282,7 +282,7 @@ class Adapter(Distributions):
         coins = ProbabilityBernoulli(probs=pixels, validate_args=False)
         return Independent(coins, pixels.ndim - len(batch), validate_args=False)
 
-# %% ../nbs/05_model.ipynb #7fb11d7d
+# %% ../nbs/05_model.ipynb #d7abb8ff
 def known_shape(
     model: object,               # any model
 ) -> tuple[int, ...] | None:     # of one image
@@ -291,7 +291,7 @@ def known_shape(
     good = isinstance(shape, (tuple, list)) and all(isinstance(n, int) for n in shape)
     return tuple(shape) if good else None
 
-# %% ../nbs/05_model.ipynb #80d9f392
+# %% ../nbs/05_model.ipynb #9734b4d5
 def as_vae(
     model: object,           # a model of any class
 ) -> "Distributions":        # has prior, posterior and likelihood
@@ -302,7 +302,7 @@ def as_vae(
     raise ValueError("model must have prior, posterior and likelihood, or encode and "
                      f"decode (or decode_logits), and {type(model).__name__} has not")
 
-# %% ../nbs/05_model.ipynb #a8d42fbb
+# %% ../nbs/05_model.ipynb #3af32192
 def reference(
     model: object,  # a model of any class
 ) -> Tensor:        # a tensor on its device and in its precision
@@ -311,7 +311,7 @@ def reference(
     floats = (b for b in model.buffers() if b.is_floating_point())
     return next(model.parameters(), next(floats, torch.zeros(())))
 
-# %% ../nbs/05_model.ipynb #a40a6eb2
+# %% ../nbs/05_model.ipynb #7d684169
 def has_coins(
     p: Distribution,  # p(x|z)
 ) -> bool:            # is it made of Bernoulli distributions?
@@ -319,7 +319,7 @@ def has_coins(
     while isinstance(p, Independent): p = p.base_dist
     return isinstance(p, (Bernoulli, ContinuousBernoulli))
 
-# %% ../nbs/05_model.ipynb #dc19ca7e
+# %% ../nbs/05_model.ipynb #d5630eed
 def check_model(
     model: object,          # a model of any class
     x: Tensor,              # images on its device, (N, ...)
@@ -349,7 +349,7 @@ def check_model(
                          "at its end is called decode_logits")
     return p
 
-# %% ../nbs/05_model.ipynb #13cfc085
+# %% ../nbs/05_model.ipynb #1dcb4887
 def model_input(
     model: object,         # a model of any class
     images: object,        # a tensor or an array: images, (N, ...), or one image
@@ -359,11 +359,11 @@ def model_input(
     x = in_known_shape(model, to_float(images, name))
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"{name} must hold at least one image, not {tuple(x.shape)}")
-    x = x.to(reference(model))
+    x = check_finite(x, name).to(reference(model))
     if has_coins(check_model(model, x, name)): check_images(x, name)
     return x
 
-# %% ../nbs/05_model.ipynb #95f27aec
+# %% ../nbs/05_model.ipynb #d4c96c50
 def in_known_shape(
     model: object,  # a model of any class
     x: Tensor,      # images, (N, ...), or one image
@@ -375,7 +375,7 @@ def in_known_shape(
     if x[0].numel() != size and x.numel() == size: x = x[None]
     return x.reshape(len(x), *shape) if shape and x[0].numel() == size else x
 
-# %% ../nbs/05_model.ipynb #c0c787e7
+# %% ../nbs/05_model.ipynb #665c1fc2
 def note_shapes(
     model: object,  # a model of any class
     x: Tensor,      # images as it takes them, (N, ...)
@@ -386,7 +386,7 @@ def note_shapes(
         with inference(model): q = as_vae(model).posterior(x[:2])
         model.latent_dim = q.event_shape.numel()
 
-# %% ../nbs/05_model.ipynb #85fd8f9a
+# %% ../nbs/05_model.ipynb #79e748c7
 def posterior_mean(
     model: nn.Module,  # any model, on any device
     images: Tensor,    # images, (N, ...), or one image
@@ -403,7 +403,7 @@ def decode(
     z = z.to(reference(model))
     with inference(model): return as_vae(model).likelihood(z).mean.float().cpu()
 
-# %% ../nbs/05_model.ipynb #35c12838
+# %% ../nbs/05_model.ipynb #f641ffde
 def reconstruct(
     model: nn.Module,  # any model, on any device
     images: Tensor,    # images, (N, ...), or one image
