@@ -305,7 +305,7 @@ def test_latent_vectors_of_another_model(method, z, given, model):
     (torch.rand(5, 13), "images must have input_dim = 12 pixels per image, as the model has, not 13"),
     (torch.rand(5, 1, 4, 4), "images must have input_dim = 12 pixels per image, as the model has, not 16"),
     (torch.rand(5, 12) * 2 + 1, r"images must hold finite values in \[0, 1\]"),
-    (torch.full((5, 12), math.nan), r"images must hold finite values in \[0, 1\]"),
+    (torch.full((5, 12), math.nan), "images must hold finite values, not NaN among them"),
     (torch.zeros(0, 12), r"images must hold at least one image, not \(0, 12\)"),
     (torch.zeros(5, 12).long(), "images: give uint8 .* or floats in .* not torch.int64"),
     ("digits", "images must be a tensor or a NumPy array of numbers, not str"),
