@@ -21,7 +21,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
 
-# %% ../nbs/06_training.ipynb #36f6f64c
+# %% ../nbs/06_training.ipynb #d38f4d86
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ def negative_elbo(
     reconstruction, kl = elbo_terms(as_vae(model), batch[0], generator)  # (B,), (B,)
     return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
-# %% ../nbs/06_training.ipynb #95d1b58b
+# %% ../nbs/06_training.ipynb #93d91148
 def summed_terms(
     objective: Callable,  # model and batch -> named terms of each image
     model: nn.Module,     # any model
@@ -96,7 +96,7 @@ class GradientStep:
     def state_dict(self) -> dict: return self.optimizer.state_dict()
     def load_state_dict(self, state: dict): self.optimizer.load_state_dict(state)
 
-# %% ../nbs/06_training.ipynb #4d9e15e5
+# %% ../nbs/06_training.ipynb #a0914be5
 class Noise:
     "The random numbers of a run, on the processor and on the device, from one seed."
     def __init__(self, device: torch.device, seed: int):
@@ -114,7 +114,7 @@ class Noise:
     def load_state_dict(self, state):
         for name, g in self.generators.items(): g.set_state(state[name])
 
-# %% ../nbs/06_training.ipynb #b06314c6
+# %% ../nbs/06_training.ipynb #4ef31fdb
 def mean_terms(
     seen: list[dict[str, Tensor]],  # terms of each batch, summed over its images
     images: int,                    # how many images that were
@@ -149,7 +149,7 @@ def one_cycle(share: float, warmup: float = 0.05) -> float:  # -> fraction of th
     "Up in a straight line, for the share `warmup`, then down in another, Eq. (6.7)."
     return share / warmup if share < warmup else (1 - share) / (1 - warmup)
 
-# %% ../nbs/06_training.ipynb #bebfef9a
+# %% ../nbs/06_training.ipynb #457dca6d
 def learning_rates(
     schedule: Callable[[float], float],  # share of the run -> fraction of the peak
     lr: float,                           # the rate, at its peak
@@ -178,7 +178,7 @@ RECIPES = {  # a recipe, or where it is
 }
 KEEPER = "vae_nbdev.runs:Run"  # keeps a run in a folder, and gives it back
 
-# %% ../nbs/06_training.ipynb #8db11fa3
+# %% ../nbs/06_training.ipynb #a34c530f
 def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a recipe
     "A recipe by its name."
     if isinstance(recipe, Recipe): return recipe
@@ -204,7 +204,7 @@ def choose_device(
     raise ValueError(f"device {str(device)!r} is not on this machine, "
                      f"which has {' and '.join(found)}")
 
-# %% ../nbs/06_training.ipynb #c1e5d2b7
+# %% ../nbs/06_training.ipynb #8159669b
 def model_batches(
     model: nn.Module,             # any model, on its device
     data: object,                 # images in any form that `make_loader` takes
@@ -222,7 +222,7 @@ def model_batches(
     if has_coins(check_model(model, loader.example, name)): loader.check_pixels(name)
     return loader
 
-# %% ../nbs/06_training.ipynb #a61b9e72
+# %% ../nbs/06_training.ipynb #83e065c1
 def introduce(
     model: nn.Module,                    # any model
     loader: BatchLoader | StreamLoader,  # what it is to be trained on
@@ -235,7 +235,7 @@ def introduce(
                   "the model's Bernoulli likelihood takes them for probabilities; a "
                   "Gaussian likelihood would suit them", stacklevel=3)
 
-# %% ../nbs/06_training.ipynb #e349d548
+# %% ../nbs/06_training.ipynb #2d313abe
 def evaluate_batches(
     model: nn.Module,                    # any model
     loader: BatchLoader | StreamLoader,  # batches that it can take
@@ -356,7 +356,7 @@ def safe_epoch(
     step.model.load_state_dict(before)
     raise FloatingPointError("the loss was not finite")
 
-# %% ../nbs/06_training.ipynb #93cee30d
+# %% ../nbs/06_training.ipynb #d8a6f5a0
 def run_epochs(
     parts: dict,            # step, noise, history and model of the run
     chosen: Recipe,         # epochs, learning rate and schedule
@@ -395,7 +395,7 @@ def fit(
     model: nn.Module,                      # the model to train, in place; see `as_vae`
     train_data: object,                    # images, or pairs: see `make_loader`
     test_data: object = None,              # the same; evaluated after each epoch
-    epochs: int | None = None,             # passes over the data (default: the recipe's)
+    epochs: int | None = None,             # passes over data (default: the recipe's)
     batch_size: int | None = None,         # images per step (default: the recipe's)
     lr: float | None = None,               # peak learning rate (default: the recipe's)
     seed: int = 42,                        # order of images and noise follow from it
