@@ -115,7 +115,7 @@ def image_grid(
     grid = grid[:, :grid.shape[1] - gap, :grid.shape[2] - gap]
     return grid[0] if c == 1 else grid
 
-# %% ../nbs/07_visualization.ipynb #b290b331
+# %% ../nbs/07_visualization.ipynb #72d9ec42
 CLIPPING = 0.15  # how far clipping to [0, 1] may move values, root mean square
 
 def _pictures(x, name="images", verb="holds"):
@@ -127,7 +127,7 @@ def _pictures(x, name="images", verb="holds"):
         f"{name} {verb} values from {low:.3g} to {high:.3g}, too far from [0, 1] to be "
         "drawn: undo what scaled them, such as a standardization, then call plot_grid")
 
-# %% ../nbs/07_visualization.ipynb #81a75c4f
+# %% ../nbs/07_visualization.ipynb #f5eb4a40
 def _fit_figure(figure, pad=4):
     "A whole number of screen pixels for each pixel, and a page that its labels need."
     (ax,), dpi = figure.axes, figure.dpi
@@ -142,7 +142,7 @@ def _fit_figure(figure, pad=4):
     at, size = (left / width, bottom / height), (zoom * w / width, zoom * h / height)
     ax.set_position([*at, *size])
 
-# %% ../nbs/07_visualization.ipynb #33b511aa
+# %% ../nbs/07_visualization.ipynb #96a8c517
 def _draw_grid(images, columns=None, title=None, rows=(), gap=2):
     "A figure of images in [0, 1], (N, C, H, W); what is NaN stays blank."
     figure, grid = Picture(layout="none"), image_grid(images, columns, gap)
@@ -223,7 +223,7 @@ def _is_standard(prior, like):
     density = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
     return torch.allclose(prior.log_prob(z.to(like)).float().cpu(), density, rtol=0.02)
 
-# %% ../nbs/07_visualization.ipynb #056b6992
+# %% ../nbs/07_visualization.ipynb #f6a15252
 def generate_samples(
     model: nn.Module,                          # any model, see `as_vae`
     num_samples: int = 64,                     # how many images
@@ -254,7 +254,7 @@ DIGIT_COLORS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
                 "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"]
 PRIOR_RADIUS = math.sqrt(-2 * math.log(1 - 0.95))  # circle of 95% of N(0, I) in a plane
 
-# %% ../nbs/07_visualization.ipynb #4ec17937
+# %% ../nbs/07_visualization.ipynb #2b641178
 MOST_NAMES = 20  # classes that are named one by one; more get a colour bar
 
 def class_colors(
@@ -282,7 +282,7 @@ def _marks(classes, most):
     places = range(0, len(classes), max(1, -(-len(classes) // most)))
     return places, [str(round(classes[k], 4)) for k in places]
 
-# %% ../nbs/07_visualization.ipynb #383cbfba
+# %% ../nbs/07_visualization.ipynb #1dc15795
 def _paint(ax, points, classes, index):
     "One dot for each row of points, (N, 2), in the colour of its class."
     colors = class_colors(classes) or ["#3b5bdb"]
@@ -290,7 +290,7 @@ def _paint(ax, points, classes, index):
                       vmax=len(colors) - 0.5, linewidths=0, antialiased=False,
                       rasterized=True)
 
-# %% ../nbs/07_visualization.ipynb #ec782fc5
+# %% ../nbs/07_visualization.ipynb #d1bc186d
 def _spread(centres, distance):
     "Move points, (K, 2), that are nearer to each other than the distance apart."
     centres = centres.clone()
@@ -300,7 +300,7 @@ def _spread(centres, distance):
         centres += 0.1 * (offset / length * (distance - length).clamp_min(0)).sum(1)
     return centres
 
-# %% ../nbs/07_visualization.ipynb #94b9df64
+# %% ../nbs/07_visualization.ipynb #e579a0bf
 def _name_classes(ax, points, classes, index):
     "The name of each class at the median of its points, and in the legend."
     if not classes: return
@@ -330,7 +330,7 @@ def _plot_plane(ax, points, classes, index, circle):
     if circle or classes: ax.legend(loc="center left", bbox_to_anchor=where)
     ax.set_aspect("equal", "datalim")
 
-# %% ../nbs/07_visualization.ipynb #7cb4ff5a
+# %% ../nbs/07_visualization.ipynb #13282560
 def _plot_line(ax, points, classes, index):
     "Points on a line, (N, 1): a row for each class, its points spread over the row."
     heights = index + 0.7 * (torch.arange(len(index)) * 0.618034 % 1 - 0.5)  # (N,)
@@ -338,7 +338,7 @@ def _plot_line(ax, points, classes, index):
     ax.set_yticks(*_marks(classes, MOST_NAMES))
     ax.set(xlabel="$z$", ylabel="label" if classes else None)
 
-# %% ../nbs/07_visualization.ipynb #52c0a8ab
+# %% ../nbs/07_visualization.ipynb #4511c008
 def _shadow(mu):
     "Points on the plane of most variance, (N, 2), names for its axes, and a title."
     axes, variance = principal_components(mu.double(), 2)
@@ -410,7 +410,7 @@ def _one_image(model, image, name):
     if len(x) == 1: return x
     raise ValueError(f"{name} must be one image, not {len(x)} of them")
 
-# %% ../nbs/07_visualization.ipynb #b8712fcd
+# %% ../nbs/07_visualization.ipynb #8bfffeb4
 def interpolate(
     model: nn.Module,  # any model, see `as_vae`
     image_a: Tensor,   # where to start: one image
