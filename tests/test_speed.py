@@ -177,9 +177,9 @@ class World:
     def __init__(self, monkeypatch, mnist, paces, costs={}):
         self.now, self.paces, self.cost, self.done, self.trained = 0.0, list(paces), {**self.cost, **costs}, [], []
         few = {split: (images[:256], labels[:256]) for split, (images, labels) in mnist.items()}
-        floor = {"floor_ms": 1.5, "gflops_per_s": 100.0, "gbytes_per_s": 50.0}
+        floor = lambda sizes: {"floor_ms": 1.5 * self.paces[0], "gflops_per_s": 100.0, "gbytes_per_s": 50.0}
         stand_ins = {
-            "time": SimpleNamespace(perf_counter=lambda: self.now), "load_mnist": few.__getitem__, "floors": lambda sizes: floor,
+            "time": SimpleNamespace(perf_counter=lambda: self.now), "load_mnist": few.__getitem__, "floors": floor,
             "seed_training": lambda model, loader: self.loop("seed_training"), "seed_testing": lambda model, loader: self.loop("seed_testing"),
             "recipe_steps": lambda model, images, recipe: self.loop(recipe), "fit": self.fit, "evaluate": self.evaluate,
             "process_seconds": lambda code: (self.cost["process"] * self.paces[0], "0.25\n" if "print" in code else "900.0\n"),
@@ -236,11 +236,12 @@ def test_bench_times_parts_before_and_after_the_fast_recipe(monkeypatch, mnist):
 
 def test_ratios_are_formed_within_trials(monkeypatch, mnist):
     """A machine that is ten times slower in one trial, and the baseline with it, changes no ratio."""
-    World(monkeypatch, mnist, [1.0, 10.0, 1.0])
+    World(monkeypatch, mnist, [5.0, 50.0, 5.0])
     result = speed.bench(trials=3, steps=6)
-    assert result["seconds"]["recipe fast"] == pytest.approx({"median": 4, "min": 4, "max": 40})
+    assert result["seconds"]["recipe fast"] == pytest.approx({"median": 20, "min": 20, "max": 200})
     for name, one in result["ratios"].items(): assert one["min"] == pytest.approx(one["max"]), name
     assert result["ratios"]["recipe fast"]["median"] == pytest.approx((9380 * 0.03 + 1580 * 0.02) / 4)
+    assert result["floors"]["fast"]["floor_ms"] == result["floors"]["seed"]["floor_ms"] == 7.5  # the lowest that was seen
 
 
 def test_ratios_have_a_range(monkeypatch, mnist):
