@@ -8,8 +8,8 @@ __all__ = ['PUBLIC']
 
 # %% ../nbs/99_package.ipynb #f764eabf
 PUBLIC = {
-    "data": """load_mnist load_dataset load_images load_image unpack_mnist make_loader
-        BatchLoader StreamLoader split_data check_images binarize kind_of_values
+    "data": """load_mnist load_dataset unpack_mnist make_loader BatchLoader
+        StreamLoader split_data check_images binarize kind_of_values
         bernoulli_entropy""",
     "elbo": """elbo_terms noise_from PPCA principal_components gaussian_elbo gaussian_kl
         expected_log_likelihood ppca_log_evidence ppca_posterior
@@ -25,6 +25,7 @@ PUBLIC = {
         plot_samples plot_latent_space plot_manifold plot_interpolation plot_grid
         generate_samples interpolate""",
     "runs": "save load",
+    "pictures": "load_images load_image",
     "fast": "path_gradient muon_adam start_from_data",
     "speed": "bench print_bench",
 }

@@ -176,7 +176,8 @@ def _hold_out(data: tuple, seed: int) -> dict[str, tuple]:
 # %% ../nbs/90_cli.ipynb #c0de0019
 def _read_data(opts: dict, splits: Iterable[str], progress: bool = False) -> list:
     "Images and labels of the splits 'train' and 'test', or of one of them."
-    from vae_nbdev.data import load_dataset, load_images
+    from vae_nbdev.data import load_dataset
+    from vae_nbdev.pictures import load_images
     name, root, folder = map(opts.get, ("dataset", "data_root", "data"))
     if not folder: return [load_dataset(name or "mnist", s, root) for s in splits]
     data = load_images(folder, opts["image_size"], opts["channels"], progress)
@@ -272,7 +273,7 @@ def _picture(figure, out: str) -> None:
 # %% ../nbs/90_cli.ipynb #c0de0023
 def _images(args: argparse.Namespace, model) -> tuple:
     "The images that a command is about, and their labels or None."
-    from vae_nbdev.data import load_image, load_images
+    from vae_nbdev.pictures import load_image, load_images
     given = {n: v for n, v in vars(args).items() if n in ("image", *LOOK)}
     _refuse_both(given)
     if "image" in given: return load_image(args.image, *_form(model))[None], None
