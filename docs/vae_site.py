@@ -242,7 +242,7 @@ def describe(app, what, name, obj, options, lines):
     module, *owner, short = name.removeprefix(f"{project.lib}.").split(".")
     if what == "data":
         text = inspect.getsource(import_module(f"{project.lib}.{module}"))
-        first = last = text.count("\n", 0, re.search(rf"^{short}\b", text, re.M).start()) + 1
+        first = last = text.count("\n", 0, re.search(rf"^(?:\w+, )*{short}\b", text, re.M).start()) + 1
         lines[:] = [plain(comment(short, text))]
     else:
         code, first = inspect.getsourcelines(getattr(obj, "fget", obj))
@@ -266,7 +266,7 @@ def plain(text):
 
 def comment(name, code):
     "The comment in the line that assigns or annotates a name."
-    return re.search(rf"^\s*{name}\b.*?(?:  # (.*))?$", code, re.M)[1] or ""
+    return re.search(rf"^\s*(?:\w+, )*{name}\b.*?(?:  # (.*))?$", code, re.M)[1] or ""
 
 
 def fields(obj, code, raising):
