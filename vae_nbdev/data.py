@@ -443,6 +443,7 @@ def available_memory() -> int | None:  # bytes; None where it cannot be known
     found = re.search(r"MemAvailable: +(\d+) kB", text)
     return 1024 * int(found[1]) if found else None
 
+# %% ../nbs/01_data.ipynb #40ac30e9
 def check_memory(
     n: int,         # how many images there will be
     image: Tensor,  # one of them, any shape
