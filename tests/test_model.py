@@ -257,6 +257,20 @@ def test_means_by_hand(model, x):
         assert result.dtype == torch.float32 and not result.requires_grad
 
 
+def test_many_images_are_worked_on_in_parts():
+    """2,500 at once are those of three parts, in their order; so are their codes."""
+    torch.manual_seed(0)
+    model, images = VAE(12, 7, 3, (1, 4, 3)), torch.rand(2500, 1, 4, 3)
+    z, seen = torch.randn(2500, 3), []
+    model.fc_mu.register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    parts = [images[i:i + 10] for i in range(0, 2500, 10)]
+    torch.testing.assert_close(posterior_mean(model, images), torch.cat([posterior_mean(model, x) for x in parts]))
+    assert max(seen) <= 1000
+    torch.testing.assert_close(reconstruct(model, images), torch.cat([reconstruct(model, x) for x in parts]))
+    torch.testing.assert_close(decode(model, z), torch.cat([decode(model, part) for part in z.split(10)]))
+    assert decode(model, z.view(5, 500, 3)).shape == (5, 500, 1, 4, 3)
+
+
 def test_bytes_are_pixels_to_a_model():
     torch.manual_seed(0)
     model, images = VAE(12, 7, 3), torch.randint(0, 256, (5, 12)).byte()
