@@ -283,7 +283,8 @@ def test_muon_adam_trains_another_model_and_keeps_the_contract_of_an_optimizer()
     steps(2, model, opt)
     other = optimizer(list(model.parameters()))
     other.load_state_dict(opt.state_dict())
-    assert steps(2, model, other) == steps(4, twin, straight)
+    last = steps(2, model, other)
+    assert last == steps(4, twin, straight) and last.item() > 0
     torch.testing.assert_close(weights_of(model), weights_of(twin), rtol=0, atol=0)
 
 
