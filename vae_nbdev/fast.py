@@ -56,7 +56,7 @@ def principal_coordinates(
     scale = variance[:K].mean().sqrt().clamp_min(1e-6)
     return Coordinates(mean, live, axes / scale * CODE_SCALE)
 
-# %% ../nbs/30_fast_step.ipynb #89b761ad
+# %% ../nbs/30_fast_step.ipynb #db75cd31
 def change_coordinates(
     x: Tensor,                 # images, (N, D)
     coordinates: Coordinates,  # of the data
@@ -66,7 +66,7 @@ def change_coordinates(
     pixels = x.index_select(1, live)                          # (N, P)
     return torch.addmm(-(mean[live] @ axes), pixels, axes), pixels
 
-# %% ../nbs/30_fast_step.ipynb #39cfae1b
+# %% ../nbs/30_fast_step.ipynb #a781f60f
 def log_odds(
     mean: Tensor,  # means of pixels, any shape
 ) -> Tensor:       # kept away from infinity
@@ -108,7 +108,7 @@ def fold(
     if centre is not None: W4[live, -1] -= (V4 @ centre).flatten()
     return [W1, V2, V3, W4]
 
-# %% ../nbs/30_fast_step.ipynb #cc9e397a
+# %% ../nbs/30_fast_step.ipynb #6693afb9
 def unfold(
     layers: list[Tensor],          # affine maps on pixels
     coordinates: Coordinates,      # of the data
@@ -165,7 +165,7 @@ def refuse_trained(
                          "throw its weights away: go on from them with recipe='seed', "
                          "or train a new model, VAE(**model.config)")
 
-# %% ../nbs/30_fast_step.ipynb #f8fc3387
+# %% ../nbs/30_fast_step.ipynb #905d3ea1
 def _has_plain_parts(model: nn.Module) -> bool:
     "Are the five linear layers of a `VAE` all that a model is made of?"
     if not isinstance(model, VAE): return False
@@ -197,7 +197,7 @@ def start_from_data(
     write_layers(fold(layers, where), model)
     return model
 
-# %% ../nbs/30_fast_step.ipynb #66afd291
+# %% ../nbs/30_fast_step.ipynb #5e0eb860
 def _held_fixed(q: Distribution) -> Distribution:
     "The same Gaussian; no gradient reaches its parameters."
     if isinstance(q, Independent):
@@ -241,7 +241,7 @@ def orthogonalize(
         X = torch.addmm(X, B, X, beta=3.4445)
     return X.T if tall else X
 
-# %% ../nbs/30_fast_step.ipynb #39acdfb9
+# %% ../nbs/30_fast_step.ipynb #2c96b343
 FAST_BETAS = 0.5, 0.99  # of Adam, under a high rate that falls to zero
 
 def _muon(W, G, memory, rate, factor):
@@ -371,7 +371,7 @@ def _relu_backward(delta, output):
     "Multiply delta by [output > 0], in place and in one pass."
     torch.ops.aten.threshold_backward.grad_input(delta, output, 0, grad_input=delta)
 
-# %% ../nbs/30_fast_step.ipynb #e828d07d
+# %% ../nbs/30_fast_step.ipynb #ecc0132b
 def flat_layers(
     like: Tensor,            # sets dtype and device
     sizes: tuple[int, ...],  # inputs K, hidden units H, latent dimensions Z, outputs P
@@ -393,7 +393,7 @@ def bfloat16_product(
     "A matrix product of numbers rounded to eight significant bits."
     return out.copy_(torch.mm(a.bfloat16(), b.bfloat16()))
 
-# %% ../nbs/30_fast_step.ipynb #32118371
+# %% ../nbs/30_fast_step.ipynb #25df6a8c
 def last_layer_product(
     like: Tensor,  # images: their dtype and device
 ) -> Callable:     # multiplies two matrices, with the keyword out
@@ -419,7 +419,7 @@ def as_graph(
         return result[0].clone()
     return run
 
-# %% ../nbs/30_fast_step.ipynb #0c17f0d9
+# %% ../nbs/30_fast_step.ipynb #71565102
 def _prepare(step, size):
     "Memory for batches of this size, and the work on it."
     buf = Buffers(step.codes, (size, *step.sizes))
@@ -472,7 +472,7 @@ class FlatStep:
         if self.centre is not None and self.calls % 32 == 1: self.recentre(buf.k)
         return terms
 
-# %% ../nbs/30_fast_step.ipynb #fdf1bca4
+# %% ../nbs/30_fast_step.ipynb #684b4c60
 class ModelWeights:
     "Keeps a model and the flat vector of its weights alike."
     written = None  # what the model had when it was written to last
@@ -508,7 +508,7 @@ class ModelWeights:
             memory.update({name: t.to(self.flat.device) for name, t in kept.items()})
         self.write()
 
-# %% ../nbs/30_fast_step.ipynb #5737c489
+# %% ../nbs/30_fast_step.ipynb #c0243f9f
 def _objections(model, loader, objective):
     "Why the gradient that is written out would not be the one that is wanted."
     kind, what = type(model), getattr(objective, "__name__", objective)
@@ -536,7 +536,7 @@ def refuse_others(
         raise ValueError(f"{reason}, which the gradient that is written out does not "
                          "allow for: take recipe='plain', whose gradient is autograd's")
 
-# %% ../nbs/30_fast_step.ipynb #97dbae75
+# %% ../nbs/30_fast_step.ipynb #2844a6cc
 class HandStep(FlatStep, ModelWeights):
     "Training steps of a plain `VAE`, its gradient written out."
     def __init__(
