@@ -164,13 +164,12 @@ def ppca_maximum_likelihood(
 ) -> tuple[Tensor, Tensor, Tensor]:  # W, (D, Z), columns orthogonal; b, (D,); sigma, ()
     "Maximum-likelihood probabilistic PCA; Tipping and Bishop (1999), section 3."
     if x.ndim != 2 or not 1 <= latent_dim < x.shape[1]:
-        raise ValueError("x must be (B, D) and latent_dim from 1 to D - 1, "
-                         f"not {tuple(x.shape)} and {latent_dim}")
+        raise ValueError("x must be (B, D) and latent_dim from 1 to D - 1, not "
+                         f"{tuple(x.shape)} and {latent_dim}")
     axes, variance = principal_components(x, latent_dim)  # (D, Z), (D,)
     noise = variance[latent_dim:].mean()                  # sigma^2
-    if not noise > torch.finfo(x.dtype).eps * variance[0]:
-        raise ValueError(f"x has no variance left outside {latent_dim} dimensions; "
-                         "take fewer, or more observations")
+    if not noise > torch.finfo(x.dtype).eps * variance[0]: raise ValueError(
+        f"x has no variance left outside {latent_dim} dimensions; take fewer")
     W = axes * (variance[:latent_dim] - noise).clamp_min(0).sqrt()
     return W, x.mean(0), noise.sqrt()
 
