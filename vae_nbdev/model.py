@@ -61,7 +61,7 @@ class _Layers(nn.Module):
         names += ["image_shape"] * (self.image_shape is not None)
         return {name: getattr(self, name) for name in names}
 
-# %% ../nbs/05_model.ipynb #ab7d7dec
+# %% ../nbs/05_model.ipynb #687c37b2
 class ReparameterizedNormal(Normal):
     "A normal distribution whose samples are drawn by `reparameterize`."
     def __init__(
@@ -81,7 +81,7 @@ class ReparameterizedNormal(Normal):
         shape = (*sample_shape, *self.loc.shape)
         return self.draw(self.loc.expand(shape), self.log_var.expand(shape))
 
-# %% ../nbs/05_model.ipynb #49548d06
+# %% ../nbs/05_model.ipynb #558e0672
 def diagonal_gaussian(
     mu: Tensor,                       # means, (..., Z)
     log_var: Tensor,                  # log variances, (..., Z)
@@ -91,7 +91,7 @@ def diagonal_gaussian(
     normal = ReparameterizedNormal(mu, log_var, draw)
     return Independent(normal, 1, validate_args=False)
 
-# %% ../nbs/05_model.ipynb #6c77a02e
+# %% ../nbs/05_model.ipynb #37d5e099
 def bernoulli(
     logits: Tensor,       # logits of the pixel probabilities, (*batch, *event)
     batch_dims: int = 1,  # how many of the dimensions are the batch's
@@ -100,7 +100,7 @@ def bernoulli(
     coins = Bernoulli(logits=logits, validate_args=False)
     return Independent(coins, logits.ndim - batch_dims, validate_args=False)
 
-# %% ../nbs/05_model.ipynb #932f84fa
+# %% ../nbs/05_model.ipynb #98d48906
 def as_images(
     pixels: Tensor,                       # what a decoder made of z, (*batch, ...)
     batch: tuple[int, ...],               # the shape of z without its last dimension
@@ -111,7 +111,7 @@ def as_images(
     fits = known and pixels.shape[len(batch):].numel() == math.prod(image_shape)
     return pixels.reshape(*batch, *image_shape) if fits else pixels
 
-# %% ../nbs/05_model.ipynb #6e5f6f59
+# %% ../nbs/05_model.ipynb #5318e018
 class Distributions:
     "The three distributions of a module with `encode` and `decode_logits`."
     latent_dim = image_shape = None  # of z, and of one image, where they are known
@@ -195,7 +195,7 @@ class VAE(_Layers, Distributions):
         mu, log_var = self.encode(x)
         return self.decode(self.reparameterize(mu, log_var)), mu, log_var
 
-# %% ../nbs/05_model.ipynb #381cc749
+# %% ../nbs/05_model.ipynb #e82a519a
 @contextmanager
 def inference(
     model: nn.Module,  # any model; what is no module is left alone
@@ -209,7 +209,7 @@ def inference(
     finally:
         for module, mode in zip(modules, modes): module.training = mode
 
-# %% ../nbs/05_model.ipynb #d55164e1
+# %% ../nbs/05_model.ipynb #a33ce9b9
 def _encode(module, x):
     "mu and log_var of images, (B, Z) each; `ValueError` where `encode` gives others."
     pair = module.encode(x)
@@ -221,7 +221,7 @@ def _encode(module, x):
                          f"shape (B, Z), and of {len(x)} images it returns {shapes}")
     return pair
 
-# %% ../nbs/05_model.ipynb #409c7059
+# %% ../nbs/05_model.ipynb #8e1a7b74
 def _wants_rows(module, x):
     "Does `encode` take rows of pixels? Images are tried first; the answer is kept."
     if x.ndim == 2: return False
@@ -237,7 +237,7 @@ def _wants_rows(module, x):
             else: module.takes_rows = False
     return module.takes_rows
 
-# %% ../nbs/05_model.ipynb #4c294d7e
+# %% ../nbs/05_model.ipynb #1d45d19e
 class ProbabilityBernoulli(Bernoulli):
     "Coins whose probabilities, not logits, are known: the loss of most tutorials."
     def log_prob(
@@ -249,7 +249,7 @@ class ProbabilityBernoulli(Bernoulli):
         known = probs.nan_to_num(0.5)  # of NaN, torch's function would make an error
         return 0 * probs - F.binary_cross_entropy(known, value, reduction="none")
 
-# %% ../nbs/05_model.ipynb #c5248d5b
+# %% ../nbs/05_model.ipynb #99bf7757
 class Adapter(Distributions):
     "The three distributions of a module that has `encode` and a decoder."
     def __init__(
@@ -282,7 +282,7 @@ class Adapter(Distributions):
         coins = ProbabilityBernoulli(probs=pixels, validate_args=False)
         return Independent(coins, pixels.ndim - len(batch), validate_args=False)
 
-# %% ../nbs/05_model.ipynb #bf5b08e3
+# %% ../nbs/05_model.ipynb #72381a58
 def known_shape(
     model: object,               # any model
 ) -> tuple[int, ...] | None:     # of one image
@@ -291,18 +291,18 @@ def known_shape(
     good = isinstance(shape, (tuple, list)) and all(isinstance(n, int) for n in shape)
     return tuple(shape) if good else None
 
-# %% ../nbs/05_model.ipynb #0897764d
+# %% ../nbs/05_model.ipynb #f92a427d
 def as_vae(
     model: object,           # a model of any class
 ) -> "Distributions":        # has prior, posterior and likelihood
     "The three distributions of a model: its own, or derived from encoder and decoder."
-    names = {*dir(type(model)), *dir(model)}
-    if {"prior", "posterior", "likelihood"} <= names: return model
-    if "encode" in names and names & {"decode", "decode_logits"}: return Adapter(model)
+    has = lambda name: hasattr(type(model), name) or hasattr(model, name)
+    if has("prior") and has("posterior") and has("likelihood"): return model
+    if has("encode") and (has("decode") or has("decode_logits")): return Adapter(model)
     raise ValueError("model must have prior, posterior and likelihood, or encode and "
                      f"decode (or decode_logits), and {type(model).__name__} has not")
 
-# %% ../nbs/05_model.ipynb #4fa39e86
+# %% ../nbs/05_model.ipynb #85261564
 def reference(
     model: object,  # a model of any class
 ) -> Tensor:        # a tensor on its device and in its precision
@@ -311,7 +311,7 @@ def reference(
     floats = (b for b in model.buffers() if b.is_floating_point())
     return next(model.parameters(), next(floats, torch.zeros(())))
 
-# %% ../nbs/05_model.ipynb #e84bbeec
+# %% ../nbs/05_model.ipynb #568b4c6c
 def has_coins(
     p: Distribution,  # p(x|z)
 ) -> bool:            # is it made of Bernoulli distributions?
@@ -319,7 +319,7 @@ def has_coins(
     while isinstance(p, Independent): p = p.base_dist
     return isinstance(p, (Bernoulli, ContinuousBernoulli))
 
-# %% ../nbs/05_model.ipynb #6af52210
+# %% ../nbs/05_model.ipynb #6a61785e
 def check_model(
     model: object,          # a model of any class
     x: Tensor,              # images on its device, (N, ...)
@@ -349,7 +349,7 @@ def check_model(
                          "at its end is called decode_logits")
     return p
 
-# %% ../nbs/05_model.ipynb #f5bcbd84
+# %% ../nbs/05_model.ipynb #311b1a8d
 def model_input(
     model: object,         # a model of any class
     images: object,        # a tensor or an array: images, (N, ...), or one image
@@ -363,7 +363,7 @@ def model_input(
     if has_coins(check_model(model, x, name)): check_images(x, name)
     return x
 
-# %% ../nbs/05_model.ipynb #af7ceabd
+# %% ../nbs/05_model.ipynb #013827c8
 def in_known_shape(
     model: object,  # a model of any class
     x: Tensor,      # images, (N, ...), or one image
@@ -375,7 +375,7 @@ def in_known_shape(
     if x[0].numel() != size and x.numel() == size: x = x[None]
     return x.reshape(len(x), *shape) if shape and x[0].numel() == size else x
 
-# %% ../nbs/05_model.ipynb #4ac8081e
+# %% ../nbs/05_model.ipynb #096ff6c6
 def note_shapes(
     model: object,  # a model of any class
     x: Tensor,      # images as it takes them, (N, ...)
@@ -386,7 +386,7 @@ def note_shapes(
         with inference(model): q = as_vae(model).posterior(x[:2])
         model.latent_dim = q.event_shape.numel()
 
-# %% ../nbs/05_model.ipynb #082994c3
+# %% ../nbs/05_model.ipynb #18da122e
 def posterior_mean(
     model: nn.Module,  # any model, on any device
     images: Tensor,    # images, (N, ...), or one image
@@ -397,7 +397,7 @@ def posterior_mean(
         means = [vae.posterior(part).mean.float().cpu() for part in x.split(1000)]
     return torch.cat(means)
 
-# %% ../nbs/05_model.ipynb #fa6e3a9b
+# %% ../nbs/05_model.ipynb #3c250a26
 def decode(
     model: nn.Module,  # any model, on any device
     z: Tensor,         # latent vectors, (N, Z)
@@ -408,7 +408,7 @@ def decode(
         means = [vae.likelihood(part).mean.float().cpu() for part in z.split(1000)]
     return as_images(torch.cat(means), z.shape[:-1], known_shape(model))
 
-# %% ../nbs/05_model.ipynb #c750f763
+# %% ../nbs/05_model.ipynb #d132f9bd
 def reconstruct(
     model: nn.Module,  # any model, on any device
     images: Tensor,    # images, (N, ...), or one image
