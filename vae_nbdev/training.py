@@ -20,7 +20,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
 
-# %% ../nbs/06_training.ipynb #41c630d8
+# %% ../nbs/06_training.ipynb #b691b51c
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +45,7 @@ def adam(parameters: list[Tensor]) -> torch.optim.Optimizer:  # what to train
     "Adam with the constants of Kingma and Ba (2015), algorithm 1."
     return torch.optim.Adam(parameters, fused=True)
 
-# %% ../nbs/06_training.ipynb #04ae26f0
+# %% ../nbs/06_training.ipynb #137403c7
 def summed_terms(
     objective: Callable,  # model and batch -> named terms of each image
     model: nn.Module,     # any model
@@ -98,7 +98,7 @@ class GradientStep:
     def state_dict(self) -> dict: return self.optimizer.state_dict()
     def load_state_dict(self, state: dict): self.optimizer.load_state_dict(state)
 
-# %% ../nbs/06_training.ipynb #6408676d
+# %% ../nbs/06_training.ipynb #b43fa9b7
 class Noise:
     "The random numbers of a run, on the processor and on the device, from one seed."
     def __init__(self, device: torch.device, seed: int):
@@ -116,7 +116,7 @@ class Noise:
     def load_state_dict(self, state):
         for name, g in self.generators.items(): g.set_state(state[name])
 
-# %% ../nbs/06_training.ipynb #3f34dd5e
+# %% ../nbs/06_training.ipynb #d94a8446
 def mean_terms(
     seen: list[dict[str, Tensor]],  # terms of each batch, summed over its images
     images: int,                    # how many images that were
@@ -151,7 +151,7 @@ def one_cycle(share: float, warmup: float = 0.05) -> float:  # -> fraction of th
     "Up in a straight line, for the share `warmup`, then down in another, Eq. (6.7)."
     return share / warmup if share < warmup else (1 - share) / (1 - warmup)
 
-# %% ../nbs/06_training.ipynb #7013b960
+# %% ../nbs/06_training.ipynb #0eab55a1
 def learning_rates(
     schedule: Callable[[float], float],  # share of the run -> fraction of the peak
     lr: float,                           # the rate, at its peak
@@ -180,7 +180,7 @@ RECIPES = {  # a recipe, or where it is
 }
 KEEPER = "vae_nbdev.runs:Run"  # keeps a run in a folder, and gives it back
 
-# %% ../nbs/06_training.ipynb #48f6ea42
+# %% ../nbs/06_training.ipynb #6c49a9bf
 def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a recipe
     "A recipe by its name."
     if isinstance(recipe, Recipe): return recipe
@@ -206,7 +206,7 @@ def choose_device(
     raise ValueError(f"device {str(device)!r} is not on this machine, "
                      f"which has {' and '.join(found)}")
 
-# %% ../nbs/06_training.ipynb #f5719c3e
+# %% ../nbs/06_training.ipynb #0b514a54
 def model_batches(
     model: nn.Module,             # any model, on its device
     data: object,                 # images in any form that `make_loader` takes
@@ -225,7 +225,7 @@ def model_batches(
     if has_coins(check_model(model, loader.example, name)): loader.check_pixels(name)
     return loader
 
-# %% ../nbs/06_training.ipynb #2f4faaad
+# %% ../nbs/06_training.ipynb #42aa9a58
 def introduce(
     model: nn.Module,                    # any model
     loader: BatchLoader | StreamLoader,  # what it is to be trained on
@@ -238,7 +238,7 @@ def introduce(
                   "the model's Bernoulli likelihood takes them for probabilities; a "
                   "Gaussian likelihood would suit them", stacklevel=3)
 
-# %% ../nbs/06_training.ipynb #07b1ebe1
+# %% ../nbs/06_training.ipynb #074471aa
 def evaluate_batches(
     model: nn.Module,                    # any model
     loader: BatchLoader | StreamLoader,  # batches that it can take
@@ -359,7 +359,7 @@ def safe_epoch(
     step.model.load_state_dict(before)
     raise FloatingPointError("the loss was not finite")
 
-# %% ../nbs/06_training.ipynb #75fe0c3d
+# %% ../nbs/06_training.ipynb #24ad7595
 def run_epochs(
     parts: dict,            # step, noise, history and model of the run
     chosen: Recipe,         # epochs, learning rate and schedule
@@ -371,6 +371,7 @@ def run_epochs(
 ) -> None:
     "The epochs of a run that are still to be done."
     step, noise, history = parts["step"], parts["noise"], parts["history"]
+    modes = {module: module.training for module in step.model.modules()}
     steps = batches_in(step.loader)
     rates = learning_rates(chosen.schedule, chosen.lr, steps and steps * chosen.epochs)
     with progress_bar(progress, chosen.epochs, steps, history.epochs) as on_step:
@@ -386,6 +387,7 @@ def run_epochs(
                     f"{chosen.batch_size}; the model {kept}") from None
             if callback: callback(done + 1, step.model, history)
             if run: run.save()
+            for module, mode in modes.items(): module.training = mode
             before = deepcopy(step.model.state_dict())
 
 def batches_in(loader: BatchLoader | StreamLoader) -> int | None:
