@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import (Distribution, Independent, MultivariateNormal, Normal,
                                  kl_divergence)
 
+# %% ../nbs/30_fast_step.ipynb #c9bed7d1
 from .data import BatchLoader
 from .elbo import noise_from, principal_components
 from .loss import reconstruction_loss
@@ -82,6 +83,7 @@ def read_layers(
         torch.cat([m.weight, m.bias[:, None]], 1) for m in model.children())
     return [W1, torch.cat([mu, log_var]), W3, W4]
 
+# %% ../nbs/30_fast_step.ipynb #2e7a88f8
 def write_layers(
     layers: list[Tensor],  # four affine maps
     model: VAE,            # gets them
@@ -250,6 +252,7 @@ def _muon(W, G, memory, rate, factor):
     M = memory["momentum"].lerp_(G, 0.05)
     W.addcmul_(orthogonalize(torch.lerp(M, G, 0.05)), rate, value=-factor)
 
+# %% ../nbs/30_fast_step.ipynb #ed9956d6
 def _adam(p, g, memory, rate, betas):
     "Eqs. (6.5) and (6.6) for one tensor: the kernel of torch's fused Adam."
     if not memory:
@@ -356,6 +359,7 @@ def _terms(buf):
             dot(buf.std, buf.std), buf.log_var.sum()]
     return torch.addmv(buf.offset, buf.sums, torch.stack(sums))
 
+# %% ../nbs/30_fast_step.ipynb #10718309
 def _derivatives(buf):
     "Derivatives with respect to mu and log_var, Eq. (30.6)."
     torch.add(buf.d_z, buf.mu, out=buf.d_mu)
