@@ -784,6 +784,14 @@ def test_a_callback_that_draws_random_numbers_changes_none(make, recipe):
     assert losses[0] == losses[1]
 
 
+def test_a_callback_that_leaves_the_model_in_evaluation_mode_changes_nothing():
+    models = frozen(), frozen(), seeded(Norms), seeded(Norms)
+    looks = None, lambda epoch, model, history: model.eval()
+    losses = [train(model, on_epoch_end=look)["train_loss"] for model, look in zip(models, 2 * looks)]
+    assert losses[0] == losses[1] != losses[2] == losses[3]
+    assert all(modes(model) == modes(make()) for model, make in zip(models, [frozen] * 2 + [lambda: seeded(Norms)] * 2))
+
+
 def test_dropout_follows_the_seed():
     losses = []
     for start, seed in ((1, 42), (2, 42), (1, 7)):
