@@ -186,6 +186,25 @@ def test_training_is_the_loop_that_its_author_would_write(optimizer, lr):
     assert (weights(ours) - weights(seeded(Stranger))).abs().max() > 1e-2  # there was something to do
 
 
+class Wrapper(nn.Module):
+    """Has nothing of its own, and asks the module inside for everything."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name):
+        try: return super().__getattr__(name)
+        except AttributeError: return getattr(super().__getattr__("inner"), name)
+
+
+@pytest.mark.parametrize("make", [small_vae, lambda: seeded(Stranger)])
+def test_a_model_in_a_wrapper_is_the_model(make):
+    inner, wrapped = make(), Wrapper(make())
+    assert train(inner)["train_loss"] == train(wrapped)["train_loss"]
+    assert torch.equal(reconstruct(inner, IMAGES), reconstruct(wrapped, IMAGES))
+
+
 def test_probabilities_and_logits_are_one_model():
     models = seeded(Conv), seeded(ConvLogits)
     a, b = (evaluate(model, IMAGES) for model in models)
