@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 import vae_nbdev
 from vae_nbdev import VAE, cli, fit, load, save
 
+pytestmark = pytest.mark.slow
+
 COMMAND = Path(sys.executable).with_name("vae-nbdev")
 TRAIN = "train --latent-dim 2 --hidden-dim 32 --batch-size 500 --quiet"
 SMALL = "--latent-dim 3 --hidden-dim 8 --batch-size 8 --epochs 2 --quiet"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 vae_site = pytest.importorskip("vae_site", reason="the site's tools are missing: pip install -e '.[dev]'")

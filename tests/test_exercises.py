@@ -26,6 +26,7 @@ def test_exercises_have_one_form(name, notebooks):
         assert stored == "'not solved yet'", checker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter", [f"{name}.ipynb" for name in ANSWERS])
 def test_exercises_answer(chapter, executions, notebooks):
     """The solution is right; each named wrong answer is refused with its cause. Asked at the end of the wheel's run."""

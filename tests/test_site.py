@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CHROMIUM, NODE = shutil.which("chromium"), shutil.which("node")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install -y chromium"),
     pytest.mark.skipif(not NODE, reason="no Node.js: apt-get install -y nodejs npm"),
     pytest.mark.skipif(not (ROOT / "docs/node_modules/katex").exists(), reason="KaTeX and axe-core are missing: npm ci --prefix docs"),

@@ -18,6 +18,8 @@ from vae_nbdev.training import RECIPES, GradientStep, Recipe
 
 sizes = st.tuples(*[st.integers(2, 9) for _ in range(4)])
 
+pytestmark = pytest.mark.slow
+
 
 def grey(*shape):
     return torch.randint(256, shape) / 255

@@ -5,6 +5,8 @@ import pytest
 
 from conftest import CLEAN, ROOT, run
 
+pytestmark = pytest.mark.slow
+
 CHAPTERS = sorted(p.name for p in (ROOT / "nbs").glob("*.ipynb"))
 
 
