@@ -311,8 +311,10 @@ def seeds_of(
     losses = []
     for seed in seeds:
         torch.manual_seed(seed)
-        fit(model := VAE(), train, recipe=recipe, seed=seed, progress=False, **options)
-        losses.append(evaluate(model, test, passes=3)["loss"])
+        model, options = VAE(), options | {"seed": seed, "progress": False}
+        try: fit(model, train, recipe=recipe, **options)
+        except FloatingPointError: losses.append(float("inf"))  # it exploded
+        else: losses.append(evaluate(model, test, passes=3)["loss"])
     return losses
 
 # %% ../nbs/31_speed.ipynb #dec8d01c
