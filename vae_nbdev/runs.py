@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'READABLE', 'CHECKPOINT', 'write_atomically', 'make_folder'
            'check_fit', 'build', 'weights_of', 'load', 'pack', 'unpack', 'name_of', 'refuse_another_run', 'Run',
            'checksum', 'read_checkpoint', 'restore']
 
-# %% ../nbs/08_runs.ipynb #3d42a8a1
+# %% ../nbs/08_runs.ipynb #1968c08c
 import json
 import os
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from .data import BatchLoader, StreamLoader
 from .model import VAE, known_shape
 from .training import Recipe, choose_device, constant
 
-# %% ../nbs/08_runs.ipynb #5fd24afd
+# %% ../nbs/08_runs.ipynb #93e91f39
 def write_atomically(
     path: Path,       # where the file goes
     write: Callable,  # a function of a path that writes the content
@@ -38,7 +38,7 @@ def write_atomically(
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/08_runs.ipynb #7d007cfb
+# %% ../nbs/08_runs.ipynb #a5abedb2
 def make_folder(
     path: str | Path,  # a folder; it may exist
 ) -> Path:             # the folder, which can be written to
@@ -53,7 +53,7 @@ def make_folder(
         raise OSError(sentence) from None
     return path
 
-# %% ../nbs/08_runs.ipynb #3fc3a9a6
+# %% ../nbs/08_runs.ipynb #cc0400fe
 FORMAT = "vae_nbdev 2"            # stored in each file that is written
 READABLE = "vae_nbdev 1", FORMAT  # files of these formats can be read
 
@@ -62,11 +62,12 @@ def model_facts(
 ) -> dict[str, str]:   # what a file says of it, as strings
     "Class, configuration and shapes of a model."
     latent_dim = getattr(model, "latent_dim", None)
-    shapes = json.dumps({"image_shape": known_shape(model), "latent_dim": latent_dim})
+    shapes = {"image_shape": known_shape(model), "latent_dim": latent_dim}
+    shapes = json.dumps(shapes, default=int)  # of NumPy's whole numbers, too
     facts = {"format": FORMAT, "class": type(model).__name__, "shapes": shapes}
     return facts | ({"config": json.dumps(model.config)} if type(model) is VAE else {})
 
-# %% ../nbs/08_runs.ipynb #28de5068
+# %% ../nbs/08_runs.ipynb #1629a82c
 def model_tensors(
     model: nn.Module,     # any model
 ) -> dict[str, Tensor]:   # parameters and buffers by name, on the CPU
@@ -77,7 +78,7 @@ def model_tensors(
                              f"and {odd[0]!r} is something else")
     return {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
 
-# %% ../nbs/08_runs.ipynb #3194ab3c
+# %% ../nbs/08_runs.ipynb #0df678e3
 def save(
     model: nn.Module,  # the model to keep
     path: str | Path,  # the file, by custom ending in .safetensors
@@ -88,7 +89,7 @@ def save(
     if path.is_dir(): raise OSError(f"cannot write the file {path}: it is a folder")
     return write_atomically(path, lambda part: part.write_bytes(content))
 
-# %% ../nbs/08_runs.ipynb #322824ef
+# %% ../nbs/08_runs.ipynb #847775ce
 def read(
     path: Path,                                   # a file of `save` or of a run
 ) -> tuple[dict[str, Tensor], dict[str, str]]:    # its tensors and its metadata
@@ -110,7 +111,7 @@ def read(
                          f"this version reads {FORMAT!r}")
     return tensors, metadata
 
-# %% ../nbs/08_runs.ipynb #3e8d0c18
+# %% ../nbs/08_runs.ipynb #db06ea4d
 def check_fit(
     path: Path,                  # for the error
     weights: dict[str, Tensor],  # what the file has
@@ -126,7 +127,7 @@ def check_fit(
             raise ValueError(f"{str(path)!r} does not fit the model {model_name}: "
                              f"{name} should be {wanted}, not {found}")
 
-# %% ../nbs/08_runs.ipynb #ed267e88
+# %% ../nbs/08_runs.ipynb #88a70458
 def build(
     path: Path,                # for the error
     metadata: dict[str, str],  # of the file
@@ -142,14 +143,14 @@ def build(
         raise ValueError(f"{str(path)!r} has a configuration that is none of a VAE: "
                          f"{config}") from None
 
-# %% ../nbs/08_runs.ipynb #10fd8ff5
+# %% ../nbs/08_runs.ipynb #ea660f62
 def weights_of(
     tensors: dict[str, Tensor],  # of a model's file, or of a checkpoint, which has more
 ) -> dict[str, Tensor]:          # those of the model: others have a slash in the name
     "The tensors of a model's state."
     return {name: t for name, t in tensors.items() if "/" not in name}
 
-# %% ../nbs/08_runs.ipynb #ee493476
+# %% ../nbs/08_runs.ipynb #67d547ba
 def load(
     path: str | Path,                    # a file of `save`, or the checkpoint of a run
     device: str | torch.device = "cpu",  # where to put the model; see `choose_device`
@@ -167,7 +168,7 @@ def load(
         if getattr(model, name, None) is None: setattr(model, name, value)
     return model.to(device)
 
-# %% ../nbs/08_runs.ipynb #f57d9d16
+# %% ../nbs/08_runs.ipynb #e4ac669a
 def pack(
     state: object,               # nested dictionaries, lists and tuples
     name: str,                   # of this state, a path
@@ -185,7 +186,7 @@ def pack(
         return {kind: [pack(v, f"{name}/{i}", tensors) for i, v in enumerate(state)]}
     return state
 
-# %% ../nbs/08_runs.ipynb #cac2d144
+# %% ../nbs/08_runs.ipynb #0bb98708
 def unpack(
     packed: object,              # what `pack` has returned
     tensors: dict[str, Tensor],  # the tensors by name
@@ -197,7 +198,7 @@ def unpack(
     if kind == "dict": return {k: unpack(v, tensors) for k, v in content}
     return (list if kind == "list" else tuple)(unpack(v, tensors) for v in content)
 
-# %% ../nbs/08_runs.ipynb #35011a6c
+# %% ../nbs/08_runs.ipynb #82b4a0f0
 def name_of(
     value: object,  # a choice of a run: a number, a function, batches, a model ...
 ) -> object:        # something that JSON can hold and a person can read
@@ -214,7 +215,7 @@ def name_of(
     plain = value is None or isinstance(value, bool | int | float | str)
     return value if plain else getattr(value, "__qualname__", type(value).__qualname__)
 
-# %% ../nbs/08_runs.ipynb #de5e20c1
+# %% ../nbs/08_runs.ipynb #73475026
 def refuse_another_run(
     path: Path,    # for the error
     before: dict,  # the choices of the run in the file
@@ -229,7 +230,7 @@ def refuse_another_run(
         raise ValueError(f"cannot resume {str(path)!r} as another run: "
                          f"{'; '.join(changed)}")
 
-# %% ../nbs/08_runs.ipynb #f65372f2
+# %% ../nbs/08_runs.ipynb #c15774ed
 CHECKPOINT = "checkpoint.safetensors"  # the file's name in the folder of a run
 
 class Run:
@@ -260,7 +261,7 @@ class Run:
         content = to_bytes(tensors, facts | {"checksum": checksum(tensors, facts)})
         write_atomically(self.path, lambda part: part.write_bytes(content))
 
-# %% ../nbs/08_runs.ipynb #c5300e29
+# %% ../nbs/08_runs.ipynb #413b5f84
 def checksum(
     tensors: dict[str, Tensor],  # all tensors of a file
     metadata: dict[str, str],    # all its strings
@@ -272,7 +273,7 @@ def checksum(
         known.update(t.reshape(-1).view(torch.uint8).numpy())
     return known.hexdigest()
 
-# %% ../nbs/08_runs.ipynb #412d556b
+# %% ../nbs/08_runs.ipynb #ad4745fd
 def read_checkpoint(
     path: Path,                                 # of the file
 ) -> tuple[dict[str, Tensor], dict[str, str]]:  # its tensors and its metadata
@@ -288,7 +289,7 @@ def read_checkpoint(
                          "content is not what the run has written")
     return tensors, metadata
 
-# %% ../nbs/08_runs.ipynb #3fbec42a
+# %% ../nbs/08_runs.ipynb #cd6b3009
 def restore(
     path: Path,                # the checkpoint
     parts: dict[str, object],  # all that has a state; "model" among them

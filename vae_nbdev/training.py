@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy, deepcopy
 from itertools import repeat
+from numbers import Real
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
 
-# %% ../nbs/06_training.ipynb #b691b51c
+# %% ../nbs/06_training.ipynb #9b10a5c7
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +46,7 @@ def adam(parameters: list[Tensor]) -> torch.optim.Optimizer:  # what to train
     "Adam with the constants of Kingma and Ba (2015), algorithm 1."
     return torch.optim.Adam(parameters, fused=True)
 
-# %% ../nbs/06_training.ipynb #137403c7
+# %% ../nbs/06_training.ipynb #ce84fd0b
 def summed_terms(
     objective: Callable,  # model and batch -> named terms of each image
     model: nn.Module,     # any model
@@ -98,7 +99,7 @@ class GradientStep:
     def state_dict(self) -> dict: return self.optimizer.state_dict()
     def load_state_dict(self, state: dict): self.optimizer.load_state_dict(state)
 
-# %% ../nbs/06_training.ipynb #b43fa9b7
+# %% ../nbs/06_training.ipynb #dfb414c6
 class Noise:
     "The random numbers of a run, on the processor and on the device, from one seed."
     def __init__(self, device: torch.device, seed: int):
@@ -116,7 +117,7 @@ class Noise:
     def load_state_dict(self, state):
         for name, g in self.generators.items(): g.set_state(state[name])
 
-# %% ../nbs/06_training.ipynb #d94a8446
+# %% ../nbs/06_training.ipynb #a25d26b2
 def mean_terms(
     seen: list[dict[str, Tensor]],  # terms of each batch, summed over its images
     images: int,                    # how many images that were
@@ -151,7 +152,7 @@ def one_cycle(share: float, warmup: float = 0.05) -> float:  # -> fraction of th
     "Up in a straight line, for the share `warmup`, then down in another, Eq. (6.7)."
     return share / warmup if share < warmup else (1 - share) / (1 - warmup)
 
-# %% ../nbs/06_training.ipynb #0eab55a1
+# %% ../nbs/06_training.ipynb #fe4df1d8
 def learning_rates(
     schedule: Callable[[float], float],  # share of the run -> fraction of the peak
     lr: float,                           # the rate, at its peak
@@ -180,7 +181,7 @@ RECIPES = {  # a recipe, or where it is
 }
 KEEPER = "vae_nbdev.runs:Run"  # keeps a run in a folder, and gives it back
 
-# %% ../nbs/06_training.ipynb #6c49a9bf
+# %% ../nbs/06_training.ipynb #86610441
 def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a recipe
     "A recipe by its name."
     if isinstance(recipe, Recipe): return recipe
@@ -206,7 +207,7 @@ def choose_device(
     raise ValueError(f"device {str(device)!r} is not on this machine, "
                      f"which has {' and '.join(found)}")
 
-# %% ../nbs/06_training.ipynb #0b514a54
+# %% ../nbs/06_training.ipynb #ff59c693
 def model_batches(
     model: nn.Module,             # any model, on its device
     data: object,                 # images in any form that `make_loader` takes
@@ -225,7 +226,7 @@ def model_batches(
     if has_coins(check_model(model, loader.example, name)): loader.check_pixels(name)
     return loader
 
-# %% ../nbs/06_training.ipynb #42aa9a58
+# %% ../nbs/06_training.ipynb #45ceddaa
 def introduce(
     model: nn.Module,                    # any model
     loader: BatchLoader | StreamLoader,  # what it is to be trained on
@@ -238,7 +239,7 @@ def introduce(
                   "the model's Bernoulli likelihood takes them for probabilities; a "
                   "Gaussian likelihood would suit them", stacklevel=3)
 
-# %% ../nbs/06_training.ipynb #074471aa
+# %% ../nbs/06_training.ipynb #2da6b61e
 def evaluate_batches(
     model: nn.Module,                    # any model
     loader: BatchLoader | StreamLoader,  # batches that it can take
@@ -279,11 +280,11 @@ def choose(
     chosen = find_recipe(recipe)._replace(**said)
     if check_whole("seed", seed, least=0) >= 2**63:
         raise ValueError(f"seed must be below 2**63, not {seed}")
-    good = isinstance(lr := chosen.lr, int | float) and not isinstance(lr, bool)
+    good = isinstance(lr := chosen.lr, Real) and not isinstance(lr, bool)
     if not good or not 0 < lr < math.inf:
         raise ValueError(f"lr must be a finite number above 0, not {lr!r}")
     whole = {n: check_whole(n, getattr(chosen, n)) for n in ("epochs", "batch_size")}
-    return chosen._replace(**whole)
+    return chosen._replace(lr=float(lr), **whole)
 
 # %% ../nbs/06_training.ipynb #ff851656
 @contextmanager
@@ -359,7 +360,7 @@ def safe_epoch(
     step.model.load_state_dict(before)
     raise FloatingPointError("the loss was not finite")
 
-# %% ../nbs/06_training.ipynb #24ad7595
+# %% ../nbs/06_training.ipynb #5aa1e7c5
 def run_epochs(
     parts: dict,            # step, noise, history and model of the run
     chosen: Recipe,         # epochs, learning rate and schedule
@@ -415,7 +416,7 @@ def fit(
 ) -> History:                              # an entry per epoch: nats per image, seconds
     "Train a model by stochastic gradient descent on an objective, Eq. (6.2)."
     said = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "step": step}
-    chosen = choose(recipe, seed, **said)
+    chosen, seed = choose(recipe, seed, **said), int(seed)
     if resume and not out: raise ValueError("resume needs out, the folder of the run")
     with borrowed(model, device := choose_device(device)):
         before, shuffle = deepcopy(model.state_dict()), {"shuffle": True, "seed": seed}
