@@ -321,7 +321,7 @@ def bench(args: argparse.Namespace) -> None:
 
 # %% ../nbs/90_cli.ipynb #c0de0026
 class Parser(argparse.ArgumentParser):
-    "A parser whose complaints are `ValueError`s of one sentence."
+    "A parser whose complaints are errors of one sentence, of the kind `ValueError`."
     def error(
         self,
         message: str,  # what `argparse` has to say
