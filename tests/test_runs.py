@@ -26,6 +26,15 @@ CONFIG = {"input_dim": 16, "hidden_dim": 12, "latent_dim": 3}
 IMAGES, TEST = (torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(n)).round() for n in (100, 30))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As many threads here as in the processes that are killed: another number rounds differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def small_vae(seed=0):
     torch.manual_seed(seed)
     return VAE(**CONFIG)
