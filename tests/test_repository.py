@@ -57,6 +57,7 @@ def test_notebook_was_executed_without_error(name, notebooks):
     code = [c for c in notebooks[name]["cells"] if c["cell_type"] == "code"]
     assert any(c["outputs"] for c in code)
     assert not [o for c in code for o in c["outputs"] if o["output_type"] == "error"]
+    assert "widgets" not in notebooks[name]["metadata"], "a progress bar left its widget, which pages would load from elsewhere"
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
