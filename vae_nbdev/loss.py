@@ -28,7 +28,12 @@ def _as_rows(
     raise ValueError(f"{name} must be a float tensor of shape (B, D) or (B, C, H, W), "
                      f"not {kind}")
 
-# %% ../nbs/04_loss.ipynb #231b5f10
+def _check_sizes(recon_x, x):
+    if recon_x.shape != x.shape:
+        raise ValueError("recon_x and x must hold the same number of images and "
+                         f"pixels, not {tuple(recon_x.shape)} and {tuple(x.shape)}")
+
+# %% ../nbs/04_loss.ipynb #e3846dea
 def _check_values(
     recon_x: Tensor,  # what should be probabilities, (B, D)
     x: Tensor,        # what should be pixels, (B, D)
@@ -42,6 +47,7 @@ def _check_values(
                          "Take their sigmoid, or say from_logits=True")
     check_images(recon_x, "recon_x")
 
+# %% ../nbs/04_loss.ipynb #231b5f10
 def reconstruction_loss(
     recon_x: Tensor,            # pixel probabilities, or logits, (B, D) or (B, ...)
     x: Tensor,                  # pixels in [0, 1], as many per image
@@ -49,9 +55,7 @@ def reconstruction_loss(
 ) -> Tensor:                    # -log p(x|z), (B,), nats
     "Bernoulli negative log-likelihood, summed over pixels, Eq. (4.3) or Eq. (4.5)."
     recon_x, x = _as_rows(recon_x, "recon_x"), _as_rows(x, "x")  # (B, D), (B, D)
-    if recon_x.shape != x.shape:
-        raise ValueError("recon_x and x must hold the same number of images and "
-                         f"pixels, not {tuple(recon_x.shape)} and {tuple(x.shape)}")
+    _check_sizes(recon_x, x)
     if from_logits:
         if x.is_cpu: check_images(x, "x")  # elsewhere, to look is to wait
         cost = F.binary_cross_entropy_with_logits(recon_x, x, reduction="none")
@@ -61,15 +65,24 @@ def reconstruction_loss(
         _check_values(recon_x, x)
         raise
 
+# %% ../nbs/04_loss.ipynb #2f7ea5f4
+def _check_gaussian(mu, log_var):
+    if mu.shape != log_var.shape or mu.ndim != 2:
+        raise ValueError("mu and log_var must have one shape (B, Z), "
+                         f"not {tuple(mu.shape)} and {tuple(log_var.shape)}")
+
+def _check_rows(reconstruction, kl):
+    if len(kl) != len(reconstruction):
+        raise ValueError("mu and log_var must have one row per image, "
+                         f"not {len(kl)} rows for {len(reconstruction)} images")
+
 # %% ../nbs/04_loss.ipynb #dfe20f49
 def kl_divergence(
     mu: Tensor,       # mean of q(z|x), (B, Z)
     log_var: Tensor,  # log variance of q(z|x), (B, Z)
 ) -> Tensor:          # KL(q(z|x) || N(0, I)), (B,), nats
     "Closed-form KL to a standard normal prior; Kingma and Welling (2014), appendix B."
-    if mu.shape != log_var.shape or mu.ndim != 2:
-        raise ValueError("mu and log_var must have one shape (B, Z), "
-                         f"not {tuple(mu.shape)} and {tuple(log_var.shape)}")
+    _check_gaussian(mu, log_var)
     return 0.5 * (mu.square() + torch.expm1(log_var) - log_var).sum(1)
 
 # %% ../nbs/04_loss.ipynb #f4f141bb
@@ -81,9 +94,7 @@ def loss_function(
 ) -> Tensor:          # the negative ELBO, a scalar summed over the batch, nats
     "Reconstruction loss plus KL: minus equation 10 of Kingma and Welling (2014)."
     reconstruction, kl = reconstruction_loss(recon_x, x), kl_divergence(mu, log_var)
-    if len(kl) != len(reconstruction):
-        raise ValueError("mu and log_var must have one row per image, "
-                         f"not {len(kl)} rows for {len(reconstruction)} images")
+    _check_rows(reconstruction, kl)
     return (reconstruction + kl).sum()
 
 # %% ../nbs/04_loss.ipynb #d56f66c2

@@ -11,6 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# %% ../nbs/03_reparameterization.ipynb #eb3e5a83
+def _check_pair(mu, log_var):
+    if mu.shape != log_var.shape:
+        raise ValueError("mu and log_var must have one shape, "
+                         f"not {tuple(mu.shape)} and {tuple(log_var.shape)}")
+
 # %% ../nbs/03_reparameterization.ipynb #32bab83e
 def reparameterize(
     mu: Tensor,                                # mean of q(z|x), (B, Z)
@@ -18,9 +24,7 @@ def reparameterize(
     generator: torch.Generator | None = None,  # of the noise; None: torch's global one
 ) -> Tensor:                                   # a sample of q(z|x), (B, Z)
     "z = mu + sigma * eps with eps ~ N(0, I); Kingma and Welling (2014), section 2.4."
-    if mu.shape != log_var.shape:
-        raise ValueError("mu and log_var must have one shape, "
-                         f"not {tuple(mu.shape)} and {tuple(log_var.shape)}")
+    _check_pair(mu, log_var)
     std = torch.exp(0.5 * log_var)                            # (B, Z)
     eps = torch.empty_like(std).normal_(generator=generator)  # (B, Z)
     return mu + std * eps                                     # (B, Z)
@@ -40,6 +44,17 @@ def _values(f, z):
                          f"{tuple(z.shape[:1])}, not {tuple(value.shape)}")
     return value
 
+# %% ../nbs/03_reparameterization.ipynb #5f0c93aa
+def _check_slope(value):
+    if not value.requires_grad:
+        raise ValueError("f must be differentiable in z; "
+                         "for any other f there is score_function_gradient")
+
+def _check_baseline(baseline, mu):
+    if (shape := torch.as_tensor(baseline).shape) not in ((), mu.shape):
+        raise ValueError(f"baseline must be a number or have shape {tuple(mu.shape)}, "
+                         f"not {tuple(shape)}")
+
 # %% ../nbs/03_reparameterization.ipynb #13ae9fef
 def pathwise_gradient(
     f: Callable[[Tensor], Tensor],             # differentiable by row, (S, Z) -> (S,)
@@ -54,9 +69,7 @@ def pathwise_gradient(
     with torch.enable_grad():
         mu, log_var = copies(mu), copies(log_var)
         value = _values(f, reparameterize(mu, log_var, generator))          # (S,)
-        if not value.requires_grad:
-            raise ValueError("f must be differentiable in z; "
-                             "for any other f there is score_function_gradient")
+        _check_slope(value)
         return torch.autograd.grad(value.sum(), (mu, log_var))
 
 # %% ../nbs/03_reparameterization.ipynb #b21e901b
@@ -70,9 +83,7 @@ def score_function_gradient(
 ) -> tuple[Tensor, Tensor]:                    # gradients of mu and log_var, (S, Z)
     "Estimate d E_q[f(z)] by values of f times the score of each draw; Williams (1992)."
     _check_gaussian(mu, log_var, num_samples)
-    if (shape := torch.as_tensor(baseline).shape) not in ((), mu.shape):
-        raise ValueError(f"baseline must be a number or have shape {tuple(mu.shape)}, "
-                         f"not {tuple(shape)}")
+    _check_baseline(baseline, mu)
     with torch.no_grad():
         std = torch.exp(0.5 * log_var)                           # (Z,)
         eps = std.new_empty(num_samples, len(std)).normal_(generator=generator)
