@@ -166,7 +166,7 @@ BROKEN = {
 SENTENCES = {"foreign": "holds no model of vae_nbdev", "newer format": "'vae_nbdev 99'; this version reads",
              "other class": r"holds the weights of a GAN.*load\(path, model=GAN\(",
              **dict.fromkeys(["text", "empty", "pickle", "truncated"], "is not a safetensors file, or a damaged one"),
-             **dict.fromkeys(["no json", "no dictionary", "wrong key", "negative", "overflow"], "configuration that is none of a VAE"),
+             **dict.fromkeys(["no json", "no dictionary", "wrong key", "negative", "overflow"], "configuration is not a VAE"),
              **dict.fromkeys(["other shape", "petabytes"], r"fc_\w+.\w+ should be \("), "integers": "should be .* not torch.int64",
              "tensor missing": "fc_mu.bias should be .3,., not None", "tensor more": "fc_extra.bias should be None"}
 

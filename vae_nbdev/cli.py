@@ -36,11 +36,13 @@ def _as_option(arg: ast.arg, default: ast.expr, lines: list[str]) -> dict:
     "What `argparse` has to know of a parameter."
     kind = ast.unparse(arg.annotation).partition(" ")[0]
     comment = lines[arg.lineno - 1].partition("# ")[2].replace("`", "")
-    return {"type": {"int": int, "float": float}.get(kind, str),
-            "default": ast.literal_eval(default), "help": comment}
+    known = {"default": ast.literal_eval(default), "help": comment}
+    if kind == "bool": return known | {"action": "store_true"}  # given, or not
+    return known | {"type": {"int": int, "float": float}.get(kind, str)}
 
 # %% ../nbs/90_cli.ipynb #c0de0006
-FROM_FIT = "recipe", "epochs", "batch_size", "lr", "seed", "device"
+FROM_FIT = ("recipe", "epochs", "batch_size", "lr", "seed", "device", "objective",
+            "binarize")
 
 def _fit_options() -> dict[str, dict]:
     "The options that `vae-nbdev train` has from `fit`."
@@ -71,7 +73,9 @@ LOOK = NAMED | {"data": OWN["data"]}  # what to look at, not how
 SIZES = {
     "hidden_dim": {"type": int, "default": 400, "help": "units of each hidden layer"},
     "latent_dim": {"type": int, "default": 20,
-                   "help": "dimensions of z; 2 gives the best pictures"}}
+                   "help": "dimensions of z; 2 gives the best pictures"},
+    "likelihood": {"default": "bernoulli",
+                   "help": "of a pixel, or as gaussian:scale=0.1 (chapter 13)"}}
 
 def _train_options() -> dict[str, dict]: return NAMED | OWN | _fit_options() | SIZES
 
@@ -128,10 +132,12 @@ def _choose(args: argparse.Namespace) -> tuple[dict, Path]:
 # %% ../nbs/90_cli.ipynb #2153d40a
 def _checked(opts: dict) -> dict:
     "The options with what the recipe says in the place of None."
-    from vae_nbdev.training import choose, choose_device
+    from vae_nbdev.model import LIKELIHOODS, from_name
+    from vae_nbdev.training import choose, choose_device, find_objective
     _refuse_both(opts)
     if opts["data"] is None: opts["dataset"] = opts["dataset"] or "mnist"
-    choose_device(opts["device"])
+    choose_device(opts["device"]), find_objective(opts["objective"])
+    from_name(opts["likelihood"], LIKELIHOODS, "likelihood")
     numbers = {name: opts[name] for name in ("epochs", "batch_size", "lr")}
     chosen = choose(opts["recipe"], opts["seed"], **numbers)
     return opts | {name: getattr(chosen, name) for name in numbers}
@@ -202,7 +208,8 @@ def _fit(opts: dict, data: list[tuple], out: Path, args: argparse.Namespace) -> 
     from vae_nbdev import VAE, fit, runs
     torch.manual_seed(opts["seed"])
     shape = data[0][0].shape[1:]
-    model = VAE(shape.numel(), opts["hidden_dim"], opts["latent_dim"], shape)
+    sizes = shape.numel(), opts["hidden_dim"], opts["latent_dim"]
+    model = VAE(*sizes, shape, opts["likelihood"])
     print(_plan(model, data, opts, out), flush=True)
     chosen = {name: opts[name] for name in FROM_FIT}
     history = fit(model, *data, out=out, resume=args.resume, progress=not args.quiet,
@@ -241,7 +248,8 @@ def _result(history: dict, out: Path) -> str:
     seconds = history["epoch_seconds"]
     speed = f"{sum(seconds) / len(seconds):.2f} s per epoch, {len(seconds)} epochs"
     pictures = "\n          ".join(map(str, sorted(out.glob("*.png"))))
-    return (f"test loss {loss:.2f} nats per image = {recon:.2f} reconstruction + "
+    equal = "=" if math.isclose(loss, recon + kl, abs_tol=1e-6 * abs(loss)) else "from"
+    return (f"test loss {loss:.2f} nats per image {equal} {recon:.2f} reconstruction + "
             f"{kl:.2f} KL\nspeed     {speed}\npictures  {pictures}")
 
 # %% ../nbs/90_cli.ipynb #704cfda9
@@ -335,7 +343,7 @@ class Parser(argparse.ArgumentParser):
         "Options that are absent from the result where they are not given."
         for name, option in options.items():
             text, default = option["help"], option.get("default")
-            if default is not None: text += f" (default: {default})"
+            if default not in (None, False): text += f" (default: {default})"
             said = {"help": text, "default": argparse.SUPPRESS}
             self.add_argument("--" + name.replace("_", "-"), **option | said)
 
