@@ -244,8 +244,8 @@ def test_a_stream_of_unknown_length_takes_a_constant_rate():
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_history(recipe):
     _, history = run(test=some_images(20), recipe=recipe)
-    assert set(history) == {f"{s}_{k}" for s in ("train", "test") for k in ("loss", "reconstruction", "kl")} | {"epoch_seconds"}
-    assert all(len(values) == 3 for values in history.values()) and all(s > 0 for s in history["epoch_seconds"])
+    assert set(history) == {f"{s}_{k}" for s in ("train", "test") for k in ("loss", "reconstruction", "kl")} | {"epoch_seconds", "step_loss"}
+    assert all(len(values) == 3 for name, values in history.items() if name != "step_loss") and all(s > 0 for s in history["epoch_seconds"])
     assert json.loads(json.dumps(history)) == history
     for split in ("train", "test"):
         parts = zip(history[f"{split}_reconstruction"], history[f"{split}_kl"])
@@ -256,10 +256,10 @@ def test_history(recipe):
 def test_history_grows_by_an_epoch():
     history, again = History(), History()
     assert history.epochs == 0
-    history.record({"loss": 2.0, "kl": 1.0}, {"loss": 3.0, "kl": 1.5}, 0.1)
-    history.record({"loss": 1.0, "kl": 0.5}, {"loss": 2.0, "kl": 1.0}, 0.2)
+    history.record({"loss": 2.0, "kl": 1.0}, {"loss": 3.0, "kl": 1.5}, 0.1, [2.5, 1.5])
+    history.record({"loss": 1.0, "kl": 0.5}, {"loss": 2.0, "kl": 1.0}, 0.2, [1.0])
     assert history == {"train_loss": [2.0, 1.0], "train_kl": [1.0, 0.5], "test_loss": [3.0, 2.0], "test_kl": [1.5, 1.0],
-                       "epoch_seconds": [0.1, 0.2]} and history.epochs == 2
+                       "epoch_seconds": [0.1, 0.2], "step_loss": [2.5, 1.5, 1.0]} and history.epochs == 2
     again.load_state_dict(json.loads(json.dumps(history.state_dict())))
     assert again == history and again.epochs == 2
 
@@ -298,8 +298,8 @@ def test_loop_reads_no_loss_from_the_device(recipe, monkeypatch):
     for name in ("item", "tolist", "cpu", "__float__", "__bool__"):
         method = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda self, *args, name=name, method=method: asked.append(name) or method(self, *args))
-    terms = train_epoch(step, [1e-3] * 10, Noise("cpu", 0))
-    assert asked == ["cpu", "tolist"] and set(terms) == {"loss", "reconstruction", "kl"}
+    terms, losses = train_epoch(step, [1e-3] * 10, Noise("cpu", 0))
+    assert asked == ["cpu", "tolist", "tolist"] and len(losses) == 10 and set(terms) == {"loss", "reconstruction", "kl"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -358,7 +358,9 @@ IMAGES = some_images(20)
     ({"lr": True}, "lr must be a finite number"),
     ({"seed": -1}, "seed must be a whole number"),
     ({"seed": 2**63}, "seed must be below"),
-    ({"recipe": "slow"}, "recipe must be one of 'plain', 'seed', 'fast', not 'slow'"),
+    ({"recipe": "slow"}, "recipe must be one of 'plain', 'seed', 'fast', 'muon', not 'slow'"),
+    ({"objective": "elba"}, "objective must be one of 'elbo', .*, not 'elba'"),
+    ({"objective": "elbo:beta=2"}, "objective 'elbo' has no parameters"),
     ({"device": "abacus"}, "device must be"),
     ({"resume": True}, "resume needs out"),
     ({"data": IMAGES[:, :, 1:]}, "train_data must have input_dim = 16 pixels per image, as the model has, not 12"),

@@ -171,7 +171,8 @@ def refuse_trained(
 def _has_plain_parts(model: nn.Module) -> bool:
     "Are the five linear layers of a `VAE` all that a model is made of?"
     if not isinstance(model, VAE): return False
-    with torch.device("meta"): plain = VAE(**model.config)
+    coins = model.config | {"likelihood": "bernoulli"}
+    with torch.device("meta"): plain = VAE(**coins)
     kinds = lambda m: [(name, type(part)) for name, part in m.named_modules()][1:]
     shapes = lambda m: [(name, p.shape) for name, p in m.named_parameters()]
     return kinds(model) == kinds(plain) and shapes(model) == shapes(plain)

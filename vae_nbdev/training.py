@@ -128,9 +128,10 @@ def mean_terms(
 ) -> tuple[dict[str, float], list[float]]:  # each term, and the loss of each batch
     "Sums of batches as nats per image; here the device is waited for."
     table = torch.stack([torch.stack(list(terms.values())) for terms in seen])
-    columns = dict(zip(seen[0], table.cpu().double().unbind(1)))  # (batches,) each
-    means = {name: t.sum().item() / sum(sizes) for name, t in columns.items()}
-    return means, (columns["loss"] / torch.tensor(sizes)).tolist()
+    table = table.cpu().double()  # (batches, terms)
+    means = dict(zip(seen[0], (table.sum(0) / sum(sizes)).tolist()))
+    losses = table[:, list(seen[0]).index("loss")] / torch.tensor(sizes)
+    return means, losses.tolist()
 
 # %% ../nbs/06_training.ipynb #a70adaef
 def train_epoch(
@@ -193,7 +194,7 @@ def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a re
     if isinstance(recipe, Recipe): return recipe
     return from_name(recipe, RECIPES, "recipe")
 
-# %% ../nbs/06_training.ipynb #3cb6f41f
+# %% ../nbs/06_training.ipynb #d4e03cd1
 OBJECTIVES = {  # an objective, or where its class is
     "elbo": negative_elbo,
     "beta-vae": "vae_nbdev.objectives:BetaVAE",
@@ -205,7 +206,7 @@ OBJECTIVES = {  # an objective, or where its class is
     "dequantized": "vae_nbdev.likelihoods:Dequantized",
 }
 
-# %% ../nbs/06_training.ipynb #e92f5c8e
+# %% ../nbs/06_training.ipynb #96e4b8ad
 def find_objective(
     objective: str | Callable,  # a name, or an objective
     binarize: bool = False,     # on binary images drawn anew?
@@ -215,7 +216,7 @@ def find_objective(
     found = objective if given else from_name(objective, OBJECTIVES, "objective")
     return Redrawn(found) if binarize else found
 
-# %% ../nbs/06_training.ipynb #ce6a2cb4
+# %% ../nbs/06_training.ipynb #11dff5dd
 def with_schedule(
     rates: Iterable[float],  # learning rates of the steps to come
     step: GradientStep,      # is given, before each step, the objective of that moment
@@ -231,7 +232,7 @@ def with_schedule(
             step.objective = objective.at((i + 0.5) / steps)
         yield rate
 
-# %% ../nbs/06_training.ipynb #2e82b9fd
+# %% ../nbs/06_training.ipynb #2d4adf55
 @dataclass(frozen=True)
 class Redrawn:
     "An objective on binary images, drawn anew from grey ones each time."
@@ -342,7 +343,7 @@ def check_rate(
     if good: return float(lr)
     raise ValueError(f"lr must be a finite number above 0, not {lr!r}")
 
-# %% ../nbs/06_training.ipynb #20ccb6de
+# %% ../nbs/06_training.ipynb #532c6553
 def choose(
     recipe: str | Recipe,  # a name in `RECIPES`, or a recipe
     seed: int,             # of the run
@@ -382,7 +383,7 @@ class History(dict):
     "Lists: train_ and test_ terms and seconds of each epoch; step_loss of each step."
     epochs = property(lambda self: len(self.get("epoch_seconds", [])))
 
-    def record(self, train: dict, test: dict, seconds: float, steps: list) -> None:
+    def record(self, train: dict, test: dict, seconds: float, steps: list = ()):
         "Append an epoch: means of training and of test, if any; the loss of each step."
         new = {f"train_{name}": [value] for name, value in train.items()}
         new |= {f"test_{name}": [test[name]] if test else [] for name in train}
@@ -470,7 +471,7 @@ def batches_in(loader: BatchLoader | StreamLoader) -> int | None:
     try: return len(loader)
     except TypeError: return None
 
-# %% ../nbs/06_training.ipynb #fe34eeef
+# %% ../nbs/06_training.ipynb #6b9591f2
 def run_batches(
     model: nn.Module,    # any model, on its device
     train_data: object,  # images in any form that `make_loader` takes
