@@ -43,6 +43,13 @@ def chapter_table(notebooks: dict, cfg: dict) -> str:
     return "\n".join(rows)
 
 
+def with_chapters(text: str, notebooks: dict, cfg: dict) -> str:
+    """The current table of chapters between the two comments that mark its place, if they are there."""
+    if "<!-- chapters -->" not in text: return text
+    head, _, rest = text.partition("<!-- chapters -->")
+    return f"{head}<!-- chapters -->\n\n{chapter_table(notebooks, cfg)}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+
+
 def as_lines(text: str) -> list[str]:
     return text.splitlines(keepends=True)
 
@@ -53,10 +60,7 @@ def update_notebooks(notebooks: dict, cfg: dict) -> dict[Path, str]:
     for name, nb in notebooks.items():
         for cell in nb["cells"]:
             text = relink("".join(cell["source"]), cfg)
-            if name == "index" and "<!-- chapters -->" in text:
-                head, _, rest = text.partition("<!-- chapters -->")
-                text = f"{head}<!-- chapters -->\n\n{chapter_table(notebooks, cfg)}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
-            cell["source"] = as_lines(text)
+            cell["source"] = as_lines(with_chapters(text, notebooks, cfg) if name == "index" else text)
         made[ROOT / f"nbs/{name}.ipynb"] = json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     return made
 

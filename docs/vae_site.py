@@ -4,9 +4,9 @@ Three steps, in the order in which Sphinx takes them:
 1. `stage` fills Sphinx's source folder: the notebooks as they are, the pages of docs/pages, and two that are generated,
    the API reference (for autodoc, which asks `describe` for the docments) and the bibliography (from references.bib).
 2. `translate` turns one notebook into what MyST-NB understands: nbdev's directives become cell tags, the Colab badge
-   becomes the chapter's buttons, an exported cell gets a mark. A pure function from notebook to notebook.
-3. `finish` works on the parsed page: notes, equation numbers and references to them, links of names in backticks,
-   which Sphinx, `public_name` and intersphinx resolve.
+   becomes the chapter's head, cells that are exported or check an equation get a mark. From notebook to notebook.
+3. `finish` works on the parsed page: notes, equation numbers, references to them and to their checks, links of names in
+   backticks, which Sphinx, `public_name` and intersphinx resolve.
 """
 import ast
 import base64
@@ -31,7 +31,7 @@ import imagesize
 from docutils import nodes
 from fastcore.docments import docments
 from pybtex.database import parse_file
-from readme import PARTS
+from readme import PARTS, with_chapters
 from sphinx import addnodes
 from sphinx.util import logging
 from sphinx.util.typing import stringify_annotation
@@ -115,10 +115,11 @@ def defined(code):
 
 # ------------------------------------------------------------------------------------------------- 2. one notebook
 
-TAGS = {"hide": "remove-cell", "default_exp": "remove-cell", "export": "remove-cell", "exporti": "remove-cell",
+TAGS = {"hide": "remove-cell", "default_exp": "remove-cell", "export": "hide-input", "exporti": "hide-input",
         "hide_input": "remove-input", "hide_output": "remove-output", ("include", "false"): "remove-cell",
         ("echo", "false"): "remove-input", ("output", "false"): "remove-output", ("code-fold", "true"): "hide-input"}
-KNOWN = {"exports", "code-fold", "echo", "output", "eval", "include", "fig-alt", "fig-cap", "slow"}
+KNOWN = {"exports", "checks", "code-fold", "echo", "output", "eval", "include", "fig-alt", "fig-cap", "slow"}
+TAG = re.compile(r"\\tag\{([^}]*)\}")
 
 
 def split_directives(text):
@@ -135,17 +136,55 @@ def heading_slug(title):
 
 
 def reading_minutes(cells):
-    "220 words of prose a minute, 30 lines of code; six seconds for a displayed equation or a picture."
+    "220 words of prose a minute, 30 lines of code, six seconds for a displayed equation or a picture; no folds, no exercises."
     words = code = extras = 0
     for cell in cells:
-        text = source(cell)
+        text, *exercises = re.split(r"^## Exercises$", source(cell), maxsplit=1, flags=re.M)
         if cell["cell_type"] == "markdown":
+            text = re.sub(r"<details>.*?</details>", "", text, flags=re.S)
             words += len(re.sub(r"\$\$.*?\$\$", "", text, flags=re.S).split())
             extras += text.count("$$") // 2
-        elif "remove-cell" not in cell["metadata"].get("tags", []):
+        elif not {"remove-cell", "hide-input"} & set(cell["metadata"].get("tags", [])):
             code += text.count("\n") + 1
             extras += sum("image/png" in o.get("data", {}) for o in cell["outputs"])
+        if exercises: break
     return max(1, math.ceil(words / 220 + code / 30 + extras / 10))
+
+
+def needs(nb, this, project):
+    "The chapters before this one whose modules, or whose names, it imports."
+    code = "\n".join(source(cell) for cell in nb["cells"] if cell["cell_type"] == "code")
+    used = set(re.findall(rf"^\s*(?:from|import) {project.lib}\.(\w+)", code, re.M))
+    for names in re.findall(rf"^\s*from {project.lib} import (\([^)]*\)|.*)", code, re.M): used |= {project.home.get(name) for name in re.findall(r"\w+", names)}
+    return [c for c in project.chapters.values() if c.module in used and c.number < this.number]
+
+
+def at_a_glance(nb, cells, this, project):
+    "The line at a chapter's head: how long it takes, what it needs, what may wait."
+    links = [f"[{c.number}]({c.docname}.ipynb)" for c in needs(nb, this, project)]
+    before = "no other chapter" if not links else f"chapter {links[0]}" if len(links) == 1 else f"chapters {', '.join(links[:-1])} and {links[-1]}"
+    folds = any("hide-input" in c["metadata"].get("tags", []) or re.search(r"<details>\s*<summary>(?!Hint|Solution)", source(c)) for c in cells)
+    return (f"{{.at-a-glance}}\nAbout {reading_minutes(cells)} min to read, without the exercises. Needs {before}."
+            + " What is folded can wait for a second reading." * folds)
+
+
+def checked(found):
+    "The numbers of the equations that a cell checks."
+    return re.findall(r"[^\s,]+", found.get("checks", ""))
+
+
+def unchecked(nb):
+    "What is wrong between a chapter's numbered equations and the cells that check them, a sentence each."
+    tags = [tag for cell in nb["cells"] if cell["cell_type"] == "markdown" for tag in TAG.findall(source(cell))]
+    cells = [split_directives(source(cell)) for cell in nb["cells"] if cell["cell_type"] == "code"]
+    named = {number: (found, code) for found, code in cells for number in checked(found)}
+    wrong = [f"equation ({tag}) has no cell that checks it, one with a line '#| checks: {tag}'" for tag in tags if tag not in named]
+    for number, (found, code) in named.items():
+        hidden = "exports" in found or any(TAGS.get(name) or TAGS.get((name, value)) for name, value in found.items() if name != "hide_output")
+        if number not in tags: wrong.append(f"'#| checks: {number}' names an equation that the chapter does not have")
+        elif hidden: wrong.append(f"the check of equation ({number}) is hidden or exported: a reader must see it, and a module is no place for it")
+        elif not re.search(r"\bassert|\btest_\w+\(", code): wrong.append(f"the check of equation ({number}) asserts nothing")
+    return wrong
 
 
 def code_cell(cell, docname, module, project):
@@ -160,6 +199,12 @@ def code_cell(cell, docname, module, project):
         if not found.get("fig-alt"): warn(f"a figure without a line '#| fig-alt: what it shows' in: {code[:60]!r}", docname, "alt")
         cell["metadata"]["mystnb"] = {"image": {"alt": found.get("fig-alt", ""), **dict(zip(("width", "height"), map(str, imagesize.get(io.BytesIO(pictures[0])))))}}
         if found.get("fig-cap"): cell["metadata"]["mystnb"]["figure"] = {"caption": found["fig-cap"]}
+    if "hide-input" in tags and "code-fold" not in found:  # an exported cell that the page leaves out: a fold, or nothing for imports
+        left = re.findall(r"^(?:def|class) (\w+)|^(\w+) =", code, re.M)
+        if not left: return []
+        cell["metadata"]["mystnb"] = {"code_prompt_show": "Left out here: " + ", ".join(a or b for a, b in left)}
+    if numbers := checked(found):
+        return [markdown_cell(f"{{.checks}}\nchecks Eq{'s' * (len(numbers) > 1)}. " + ", ".join(f"({n})" for n in numbers), f"checks-{cell['id']}"), cell]
     if "exports" not in found: return [cell]
     names = defined(code) if module in project.modules else []
     home = f"{{py:mod}}`{project.lib}.{module}`" if module in project.modules else f"[`{project.lib}`](api/index.md)"
@@ -185,11 +230,11 @@ def translate(nb, docname, project):
                    f'<a class="colab" href="{project.colab}/{project.ini["nbs_path"]}/{docname}.ipynb">Open in Colab</a>'
                    f'<a class="download" href="_sources/{docname}.ipynb" download>Download notebook</a>'
                    f'<a class="source" href="{project.blob}/{project.ini["nbs_path"]}/{docname}.ipynb">View source</a></nav>')
-        where = f"{this.part}" + ("" if this.number >= 90 else f" · Chapter {this.number}")
-        eyebrow = f'<p class="eyebrow">{where} <span class="minutes">{reading_minutes(cells)} min read</span></p>'
-        head = cells[0]["source"]
+        eyebrow = f'<p class="eyebrow">{this.part}' + ("" if this.number >= 90 else f" · Chapter {this.number}") + "</p>"
+        head, glance = cells[0]["source"], at_a_glance(nb, cells, this, project)
         if not BADGE.search(head): warn("the first cell has no Colab badge", docname, "badge")
-        cells[0] = {**cells[0], "source": f"{eyebrow}\n\n" + BADGE.sub(lambda _: buttons, head)}
+        cells[0] = {**cells[0], "source": f"{eyebrow}\n\n" + BADGE.sub(lambda _: f"{glance}\n\n{buttons}", head)}
+        for words in unchecked(nb): warn(words, docname, "check")
     for cell in cells:
         if cell["cell_type"] == "markdown": cell["source"] = BADGE.sub("", cell["source"])
     if docname == "index": cells = landing_cells(cells, project)
@@ -201,7 +246,8 @@ def landing_cells(cells, project):
     intro = (project.root / "docs" / "landing.md").read_text("utf-8").replace("COLAB", project.colab).replace("GIT", project.ini["git_url"])
     picture = next((c for c in cells if any("image/png" in o.get("data", {}) for o in c.get("outputs", []))), None)
     head = {**cells[0], "source": BADGE.sub("", cells[0]["source"]) + "\n\n" + intro}
-    return [head, *(c for c in cells[1:] if c is not picture), markdown_cell(contents(project), "contents")]
+    rest = [{**c, "source": with_chapters(source(c), project.notebooks, project.ini)} for c in cells[1:] if c is not picture]
+    return [head, *rest, markdown_cell(contents(project), "contents")]
 
 
 def contents(project):
@@ -377,7 +423,8 @@ def finish(app, doctree):
             quote[0]["classes"].append("subtitle")
             quote.replace_self(quote.children)
     if docname == app.config.root_doc: landing(doctree)
-    for block in doctree.findall(nodes.math_block): number_equation(app, block, docname)
+    anchors = name_checks(doctree)
+    for block in list(doctree.findall(nodes.math_block)): number_equation(app, block, docname, anchors)
     for text in list(doctree.findall(nodes.Text)):
         if not within(text, nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw): link_equations(text, docname)
     for literal in list(doctree.findall(nodes.literal)):
@@ -405,12 +452,26 @@ def within(node, *kinds):
     return node is not None
 
 
-def number_equation(app, block, docname):
-    if not (tag := re.search(r"\\tag\{([^}]*)\}", block.astext())): return
+def name_checks(doctree):
+    "Anchors for the captions of checking cells, of several for one equation the first."
+    anchors = set()
+    for caption in doctree.findall(lambda n: isinstance(n, nodes.paragraph) and "checks" in n["classes"]):
+        new = [a for number in re.findall(r"\(([\d.]+)\)", caption.astext()) if (a := "check-" + number.replace(".", "-")) not in anchors]
+        caption["ids"] += new
+        anchors |= {*new}
+    return anchors
+
+
+def number_equation(app, block, docname, anchors):
+    "The number's anchor, and below the equation a mark that leads to its check."
+    if not (tag := TAG.search(block.astext())): return
     label, labels = f"eq-{tag[1].replace('.', '-')}", app.env.domains["std"].anonlabels
     if label in labels: warn(f"equation ({tag[1]}) is numbered twice: here and in {labels[label][0]}", docname, "equation")
     block["ids"].append(label)
     labels[label] = docname, label
+    if (check := label.replace("eq", "check", 1)) in anchors:
+        mark = f'<p class="to-check"><a href="#{check}" aria-label="Eq. ({tag[1]}): go to its check">check</a></p>'
+        block.parent.insert(block.parent.index(block) + 1, nodes.raw("", mark, format="html"))
 
 
 def link_equations(text, docname):

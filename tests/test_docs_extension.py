@@ -1,4 +1,4 @@
-"""The site's extension: what it makes of directives, equations, names and sources, on a book of two small chapters."""
+"""The site's extension: what it makes of directives, equations, names and sources, on a book of three small chapters."""
 import json
 import pydoc
 import re
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
+slow = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 vae_site = pytest.importorskip("vae_site", reason="the site's tools are missing: pip install -e '.[dev]'")
 bs4 = pytest.importorskip("bs4")
 from sphinx.util.inventory import InventoryFile  # comes with the above
+NOTEBOOKS = {p.stem: json.loads(p.read_text("utf-8")) for p in sorted((ROOT / "nbs").glob("*.ipynb"))}
+CHAPTERS = [name for name in NOTEBOOKS if name[:2].isdigit()]
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/x)"
 PIXEL = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
@@ -73,7 +74,8 @@ def printed(words):
 FIGURE = {"output_type": "display_data", "metadata": {}, "data": {"image/png": PIXEL}}
 FIRST = [text(f"# One\n> The first\n\n{BADGE}\n\nSee `scale`, `two`, `pkg.scale()`, Eq. (2.1) and [Author (2001)](https://arxiv.org/abs/0000.00001)."),
          code("#| default_exp one"), code("#| hide\nhidden = 1"), code("#| export\nimport math"),
-         text("$$ a = b \\tag{1.1} $$\n\n> **Note.** Beware of `Box.grow`."),
+         text("$$ a = b \\tag{1.1} $$\n\n> **Note.** Beware of `Box.grow`.\n\n$$ e = f \\tag{1.2} $$\n\n$$ unnumbered $$"),
+         code("#| checks: 1.1\nassert 1 == 1"), code("#| checks: 1.2, 1.1\nassert 2 == 2"), code("#| export\ndef _refuse(x): pass\nLIMIT = 1"),
          code("#| exports\ndef scale(x, by=2.0):\n    return x * by"), code("#| fig-alt: A red dot on nothing at all\nplot()", FIGURE),
          code("#| code-fold: true\nfolded = 1"), code("#| echo: false\nsilent = 1", printed("spoken")), code("#| output: false\nmute = 1", printed("unsaid"))]
 NAMES = {  # in backticks -> where it leads
@@ -85,15 +87,18 @@ NAMES = {  # in backticks -> where it leads
     "Box": "api/one.html#pkg.one.Box", "Box.grow": "api/one.html#pkg.one.Box.grow", "one.Size": "api/one.html#pkg.one.Size", "pkg.Box": "api/one.html#pkg.one.Box",
     "x": None, "mu": None, "model.pt": None, "float": None, "a + b": None, "one": None, "time": None, "Size": None, "grow": None}
 SECOND = [text(f"# Two\n> The second\n\n{BADGE}\n\n$$ c = d \\tag{{2.1}} $$\n\nFrom Eq. (1.1), see [One](01_one.ipynb#A-heading)."), code("#| default_exp two"),
+          code("#| checks: 2.1\nfrom pkg.one import scale\nassert scale"),
           text(" ".join(f"`{name}`" for name in NAMES))]
 FIRST.append(text("## A heading\n\nThe end."))
+THIRD = [text(f"# Three\n> The third\n\n{BADGE}\n\nWords."), code("from pkg import (scale,\n  Box)"), code("import pkg.two")]
+MAP = "## The map\n\n<!-- chapters -->\n\nout of date\n\n<!-- end -->"
 
 
 def write(folder, first, second, bib):
-    "A project of two chapters."
+    "A project of three chapters."
     for name in ("nbs", "pkg", "docs/pages", "src"): (folder / name).mkdir(parents=True)
     kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
-    for name, cells in (("index", [text("# Book\n> A small one\n\n" + BADGE + "\n\nWords.")]), ("01_one", first), ("02_two", second)):
+    for name, cells in (("index", [text("# Book\n> A small one\n\n" + BADGE + "\n\nWords."), text(MAP)]), ("01_one", first), ("02_two", second), ("11_three", THIRD)):
         (folder / f"nbs/{name}.ipynb").write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
     (folder / "pkg/one.py").write_text(MODULE)
     (folder / "pkg/__init__.py").write_text('PUBLIC = {"one": "scale Box"}\n')
@@ -112,12 +117,14 @@ def build(folder, *book):
     done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-c", ROOT / "docs", "-D", f"site_root={folder}", folder / "src", folder / "html"],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stderr, {p.stem: bs4.BeautifulSoup(p.read_text("utf-8"), "html.parser") for p in (folder / "html").rglob("*.html")}
+    return done.stderr, {p.relative_to(folder / "html").with_suffix("").as_posix(): bs4.BeautifulSoup(p.read_text("utf-8"), "html.parser")
+                         for p in (folder / "html").rglob("*.html")}
 
 
 BIB = "@misc{a, author = {Author, Ann}, title = {A Title}, year = {2001}, url = {https://arxiv.org/abs/0000.00001}}"
 WRONG = [text("See Eq. (9.9)."), text("$$ e = f \\tag{1.1} $$"), code("plot()", FIGURE), code("#| hidden\nx = 1"), text("[Nobody (1999)](https://example.org/paper)"),
-         text("[Author (2002)](https://arxiv.org/abs/0000.00001)"), text("[gone](03_gone.ipynb)")]
+         text("[Author (2002)](https://arxiv.org/abs/0000.00001)"), text("[gone](03_gone.ipynb)"), text("$$ g = h \\tag{2.2} $$\n\n$$ i = j \\tag{2.3} $$\n\n$$ k = l \\tag{2.4} $$"),
+         code("#| checks: 2.2\n#| hide\nassert 1"), code("#| checks: 2.3\nprint(2.3)"), code("#| checks: 2.9\nassert 1")]
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +148,16 @@ def book(tmp_path_factory):
     return build(tmp_path_factory.mktemp("book"), FIRST, SECOND, BIB)
 
 
+@slow
 def test_a_clean_book_builds_without_a_word_and_links_everything(book):
     complaints, pages = book
     assert complaints.strip() == ""
-    one, two, api = pages["01_one"], pages["02_two"], pages["one"]
+    one, two, api = pages["01_one"], pages["02_two"], pages["api/one"]
     assert [p.get_text().rstrip() for p in one.select(".cell_input pre")] == [
-        "def scale(x, by=2.0):\n    return x * by", "plot()", "folded = 1", "mute = 1"]
+        "assert 1 == 1", "assert 2 == 2", "def _refuse(x): pass\nLIMIT = 1", "def scale(x, by=2.0):\n    return x * by", "plot()", "folded = 1", "mute = 1"]
     assert "spoken" in one.get_text() and "unsaid" not in one.get_text() and "hidden" not in one.article.get_text()
-    assert one.select("details .cell_input") or one.select("details pre")
+    assert [d.select_one("pre").get_text().rstrip() for d in one.select("details")] == ["def _refuse(x): pass\nLIMIT = 1", "folded = 1"]
+    assert "Left out here: _refuse, LIMIT" in one.select_one("details summary").get_text()
     image = one.select_one("article img")
     assert image["alt"] == "A red dot on nothing at all" and (image["width"], image["height"]) == ("1", "1")
     assert one.select_one("a[href='02_two.html#eq-2-1']").get_text() == "Eq.\xa0(2.1)" and two.select_one("a[href='01_one.html#eq-1-1']")
@@ -168,8 +177,91 @@ def test_a_clean_book_builds_without_a_word_and_links_everything(book):
     assert two.select_one("meta[name=moved]") is None
 
 
+@slow
+def test_equations_and_their_checks_lead_to_each_other(book):
+    one = book[1]["01_one"]
+    marks = [(a["href"], a["aria-label"]) for a in one.select(".to-check a")]
+    assert marks == [("#check-1-1", "Eq. (1.1): go to its check"), ("#check-1-2", "Eq. (1.2): go to its check")]
+    assert [a.find_previous(class_="katex-display").find_parent(id=True)["id"] for a in one.select(".to-check a")] == ["eq-1-1", "eq-1-2"]
+    captions = one.select("p.checks")
+    assert [c.get_text() for c in captions] == ["checks Eq.\xa0(1.1)", "checks Eqs. (1.2), (1.1)"]
+    assert [[a["href"] for a in c.select("a")] for c in captions] == [["#eq-1-1"], ["#eq-1-2", "#eq-1-1"]]
+    for caption, number, code in zip(captions, ("1-1", "1-2"), ("assert 1 == 1", "assert 2 == 2")):
+        assert caption["id"] == f"check-{number}" and caption.find_next("pre").get_text().strip() == code
+
+
+@slow
+def test_the_map_the_sidebar_and_the_heads_know_every_chapter(book):
+    index, three = book[1]["index"], book[1]["11_three"]
+    rows = [[cell.get_text() for cell in row.select("td")] for row in index.select("table.docutils tr")[1:]]
+    assert rows == [["Foundations", "One", "The first", "Colab"], ["", "Two", "The second", "Colab"], ["Understanding", "Three", "The third", "Colab"]]
+    assert [c.get_text() for c in index.select(".sidebar-tree .caption")] == ["Foundations", "Understanding", "Reference"]
+    assert "11 Three" in index.select_one(".sidebar-tree").get_text() and "out of date" not in index.get_text()
+    assert "Understanding · Chapter 11" in three.select_one(".eyebrow").get_text()
+    glance = [book[1][name].select_one(".at-a-glance").get_text() for name in ("01_one", "02_two", "11_three")]
+    assert glance == ["About 1 min to read, without the exercises. Needs no other chapter. What is folded can wait for a second reading.",
+                      "About 1 min to read, without the exercises. Needs chapter 1.", "About 1 min to read, without the exercises. Needs chapters 1 and 2."]
+    assert [a["href"] for a in three.select(".at-a-glance a")] == ["01_one.html", "02_two.html"]
+
+
+def test_minutes_leave_out_folds_and_exercises():
+    words = " ".join(["word"] * 660)
+    read, fold = text(words), text(f"<details><summary>Proof</summary>\n\n{words}\n\n</details>")
+    assert vae_site.reading_minutes([read, fold, text(f"## Exercises\n\n{words}"), read]) == 3
+    assert vae_site.reading_minutes([read, {**code("x\n" * 60), "metadata": {"tags": []}}]) == 6
+
+
+def test_digits_of_ones_own_are_ten_minutes_away():
+    cells = NOTEBOOKS["00_first_vae"]["cells"]
+    it_draws = next(i for i, c in enumerate(cells) if vae_site.source(c).startswith("## It draws"))
+    drawn = next(i for i, c in enumerate(cells) if i > it_draws and any("image/png" in o.get("data", {}) for o in c.get("outputs", [])))
+    assert vae_site.reading_minutes(cells[:drawn + 1]) <= 10 and "about ten minutes" in (ROOT / "docs/landing.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_tagged_equation_has_its_check(name):
+    assert vae_site.unchecked(NOTEBOOKS[name]) == []
+
+
+@pytest.mark.parametrize("cells, wrong", [
+    ([text("$$ a \\tag{1.1} $$"), code("#| checks: 1.1\nassert 1")], []),
+    ([text("$$ a \\tag{1.1} $$"), code("#| checks: 1.1\ntest_close(1, 1)")], []),
+    ([text("$$ a \\tag{1.1} $$"), code("assert 1")], ["equation (1.1) has no cell"]),
+    ([text("$$ a \\tag{1.1} $$"), code("#| checks: 1.1, 1.2\nassert 1")], ["'#| checks: 1.2' names an equation"]),
+    ([text("$$ a \\tag{1.1} $$"), code("#| echo: false\n#| checks: 1.1\nassert 1")], ["(1.1) is hidden"]),
+    ([text("$$ a \\tag{1.1} $$"), code("#| exports\n#| checks: 1.1\nassert 1")], ["(1.1) is hidden"]),
+    ([text("$$ a \\tag{1.1} $$"), code("#| checks: 1.1\nprint(1)")], ["(1.1) asserts nothing"])])
+def test_what_is_wrong_with_a_check_is_found(cells, wrong):
+    found = vae_site.unchecked({"cells": cells})
+    assert len(found) == len(wrong) and all(w in f for f, w in zip(found, wrong))
+
+
+def rows(markdown, header):
+    "Symbol and meaning in the tables of this header; the symbol without what does not matter, the meaning up to its first stop."
+    for table in re.findall(rf"^{re.escape(header)}\n\|[-|]+\n((?:\|.*\n?)*)", markdown, re.M):
+        for row in table.splitlines():
+            symbol, meaning = [cell.strip() for cell in row.replace(r"\|", "\0").split("|")[1:3]]
+            symbol = re.sub(r"\\(mid|vert|Vert)\b|\0", "|", re.sub(r"_\\(theta|phi)\b|\\[,;! ]", "", symbol))
+            yield re.sub(r"[{}$\s]", "", symbol), re.split(r"[,;:(.]", re.sub(r"\[([^]]*)\]\([^)]*\)|[*_`]", r"\1", meaning))[0].strip().lower()
+
+
+def test_a_symbol_has_one_meaning():
+    glossary = [*rows((ROOT / "docs/pages/glossary.md").read_text("utf-8"), "| symbol | is | introduced in | in code |")]
+    assert len(dict(glossary)) == len(glossary) > 30
+    for name in CHAPTERS:
+        for cell in NOTEBOOKS[name]["cells"]:
+            for symbol, meaning in rows(vae_site.source(cell), "| symbol | is | in code |"):
+                assert dict(glossary).get(symbol) == meaning, f"{name}: {symbol} is {meaning!r}, in docs/pages/glossary.md {dict(glossary).get(symbol)!r}"
+
+
+def test_symbols_are_compared_as_they_are_meant():
+    table = "| symbol | is | in code |\n|---|---|---|\n| $q_\\phi(z \\mid x)$ | the [approximate](a.ipynb) *posterior*, of `q` | `q` |\n| $q(z\\|x)$ | The approximate posterior (one) | |\n"
+    assert set(rows(table, "| symbol | is | in code |")) == {("q(z|x)", "the approximate posterior")}
+
+
+@slow
 def test_the_api_reference_says_what_the_source_says(book):
-    api = book[1]["one"]
+    api = book[1]["api/one"]
     entries = {entry.dt["id"].removeprefix("pkg.one."): " ".join(entry.get_text(" ").split()) for entry in api.select("dl.py")}
     assert list(entries) == ["SIDES", "scale", "Box", "Box.grow", "Box.half", "Box.plain", "Warned", "Size"]
     assert "edges of Box" in entries["SIDES"] and "'a'" not in entries["SIDES"]
@@ -182,13 +274,17 @@ def test_the_api_reference_says_what_the_source_says(book):
     assert api.select_one("a[href$='#L4-L4']") and api.select_one("dt a[href$='/tensors.html#torch.Tensor']")
 
 
+@slow
 @pytest.mark.parametrize("complaint", ["undefined label: 'eq-9-9'", "equation (1.1) is numbered twice", "'#| fig-alt: what it shows' in: 'plot()'",
     "unknown directive '#| hidden'", "[Nobody (1999)](https://example.org/paper) is not in docs/references.bib",
-    "[Author (2002)] does not name the author and year of its entry", "'03_gone.ipynb'", "no chapter cites b (https://u)"])
+    "[Author (2002)] does not name the author and year of its entry", "'03_gone.ipynb'", "no chapter cites b (https://u)",
+    "equation (2.4) has no cell that checks it", "'#| checks: 2.9' names an equation that the chapter does not have",
+    "the check of equation (2.2) is hidden", "the check of equation (2.3) asserts nothing"])
 def test_what_is_wrong_is_said(complaints, complaint):
     assert complaint in complaints
 
 
+@slow
 def test_without_node_one_sentence_says_so(tmp_path):
     done = subprocess.run([sys.executable, "-m", "sphinx", "-q", "-c", ROOT / "docs", tmp_path, tmp_path / "out"], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode != 0 and "install Node.js" in done.stderr and "Traceback" not in done.stderr
@@ -221,6 +317,7 @@ def katex_server(tmp_path, monkeypatch):
         process.communicate()
 
 
+@slow
 def test_a_socket_that_does_not_listen_yet_is_waited_for(katex_server):
     process, client = vae_site.start_katex(katex_server(SLOW), 60)
     with client:
@@ -228,10 +325,12 @@ def test_a_socket_that_does_not_listen_yet_is_waited_for(katex_server):
         assert client.recv(2) == b"ab"
 
 
+@slow
 def test_a_server_that_ends_is_not_waited_for(katex_server):
     with pytest.raises(vae_site.KaTeXError, match="exit status 7"): vae_site.start_katex(katex_server("raise SystemExit(7)"), 60)
 
 
+@slow
 def test_a_server_that_never_listens_does_not_outlive_the_build(katex_server):
     with pytest.raises(vae_site.KaTeXError, match="after 0.1 seconds"): vae_site.start_katex(katex_server("input()"), 0.1)
     assert katex_server.started[0].wait(60) < 0
@@ -241,6 +340,6 @@ def test_names_of_other_projects_are_real():
     "Every name in backticks that a chapter links to another project's documentation exists there."
     inventories = [InventoryFile.loads(path.read_bytes(), uri="").data for path in sorted((ROOT / "docs/inventories").glob("*.inv"))]
     known = {name: item.uri.partition("#")[2].removeprefix("module-") for inventory in inventories for names in inventory.values() for name, item in names.items()}
-    used = {name.partition("(")[0] for path in sorted((ROOT / "nbs").glob("*.ipynb")) for cell in json.loads(path.read_text("utf-8"))["cells"]
-            if cell["cell_type"] == "markdown" for name in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", "".join(cell["source"]))} & set(known)
+    used = {name.partition("(")[0] for notebook in NOTEBOOKS.values() for cell in notebook["cells"] if cell["cell_type"] == "markdown"
+            for name in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", "".join(cell["source"]))} & set(known)
     assert len(used) > 20 and [name for name in sorted(used) if pydoc.locate(known[name]) is None] == []

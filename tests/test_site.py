@@ -150,6 +150,17 @@ def test_equation_references_are_links(pages, prose):
     for path, words in prose.items(): assert not (loose := re.search(r"Eqs?\.\s\(\d+\.\d+\)", words)), f"{path}: {loose[0]}"
 
 
+def test_every_numbered_equation_leads_to_its_check_and_back(pages):
+    for name in CHAPTERS:
+        soup = pages[f"{name}.html"]
+        numbers = [tag.get_text() for tag in soup.select(".katex-html > .tag")]
+        marks = soup.select(".to-check a")
+        assert [re.search(r"\(.*\)", a["aria-label"])[0] for a in marks] == [re.search(r"\(.*\)", n)[0] for n in numbers], name
+        for a in marks:
+            caption = soup.find(id=a["href"][1:]).find_parent(class_="checks", string=None) or soup.find(id=a["href"][1:])
+            assert caption.select(f"a[href='{a['href'].replace('check', 'eq')}']") and caption.find_next_sibling(class_="cell"), (name, a["href"])
+
+
 def test_figures_have_a_text_and_a_size(pages):
     for path, soup in pages.items():
         for image in soup.select("article img"):
@@ -166,13 +177,17 @@ def test_headings_in_order(pages):
 def test_cells_are_shown_folded_or_hidden_as_the_notebook_says(pages):
     from vae_site import split_directives, source
     for name, notebook in NOTEBOOKS.items():
+        folds = {fold.select_one("pre").get_text().rstrip("\n") for fold in pages[f"{name}.html"].select("div.cell details")}
         shown = [pre.get_text() for pre in pages[f"{name}.html"].select(".cell_input pre")]
         wanted = []
         for cell in notebook["cells"]:
             if cell["cell_type"] != "code": continue
             found, code = split_directives(source(cell))
-            gone = {"hide", "default_exp", "export", "exporti", "hide_input"} & set(found) or found.get("include") == "false" or found.get("echo") == "false"
-            if not gone and code.strip(): wanted.append(code.rstrip("\n"))
+            gone = {"hide", "default_exp", "hide_input"} & set(found) or found.get("include") == "false" or found.get("echo") == "false"
+            exported = {"export", "exporti"} & set(found)
+            if gone or not code.strip() or exported and not re.search(r"^(def|class|\w+ =)", code, re.M): continue  # imports alone are left out
+            wanted.append(code.rstrip("\n"))
+            if exported: assert wanted[-1] in folds, name
         assert [s.rstrip("\n") for s in shown] == wanted, name
 
 
@@ -192,7 +207,7 @@ def test_chapter_buttons(site, pages):
         assert soup.select_one("a.colab")["href"] == badge[1]
         assert (site / soup.select_one("a.download")["href"]).read_bytes() == (ROOT / f"nbs/{name}.ipynb").read_bytes()
         assert soup.select_one("a.source")["href"].endswith(f"/blob/main/nbs/{name}.ipynb")
-        assert re.search(r"\d+ min", soup.select_one(".eyebrow").get_text())
+        assert re.search(r"About \d+ min to read", soup.select_one(".at-a-glance").get_text())
 
 
 # ------------------------------------------------------------------------------------------------ the pages in a browser
