@@ -20,7 +20,7 @@ from torch.distributions import kl_divergence
 def _check_ppca(
     x: Tensor,              # observations, (B, D)
     W: Tensor,              # decoder matrix, (D, Z)
-    b: Tensor,              # decoder offset, (D,)
+    b: Tensor,              # bias of the decoder, (D,)
     sigma: Tensor | float,  # standard deviation of the noise
 ) -> Tensor:                # sigma as a tensor, ()
     "Refuse a model whose parts do not fit together."
@@ -35,7 +35,6 @@ def _check_ppca(
         raise ValueError(f"sigma must be one positive number, not {sigma.tolist()}")
     return sigma
 
-# %% ../nbs/02_elbo.ipynb #5df6affe
 def _cholesky(
     cov: Tensor,  # a covariance, (..., Z, Z)
     name: str,    # what to call it in a complaint
@@ -54,7 +53,7 @@ def _cholesky(
 def ppca_posterior(
     x: Tensor,                # observations, (B, D)
     W: Tensor,                # decoder matrix, (D, Z)
-    b: Tensor,                # decoder offset, (D,)
+    b: Tensor,                # bias of the decoder, (D,)
     sigma: Tensor | float,    # standard deviation of the noise
 ) -> tuple[Tensor, Tensor]:   # mean of p(z|x), (B, Z); covariance for all x, (Z, Z)
     "Exact posterior of probabilistic PCA; Tipping and Bishop (1999), section 3."
@@ -68,7 +67,7 @@ def ppca_posterior(
 def _log_normal(
     error: Tensor,  # sum of the squared errors of D numbers, (B,)
     D: int,         # how many numbers
-    sigma: Tensor,          # their standard deviation, ()
+    sigma: Tensor,  # their standard deviation, ()
 ) -> Tensor:        # log-density of the D numbers, (B,), nats
     "Density of independent Gaussian errors of one size."
     return -0.5 * error / sigma**2 - D * (sigma.log() + 0.5 * math.log(2 * math.pi))
@@ -76,7 +75,7 @@ def _log_normal(
 def ppca_log_evidence(
     x: Tensor,              # observations, (B, D)
     W: Tensor,              # decoder matrix, (D, Z)
-    b: Tensor,              # decoder offset, (D,)
+    b: Tensor,              # bias of the decoder, (D,)
     sigma: Tensor | float,  # standard deviation of the noise
 ) -> Tensor:                # log p(x), (B,), nats
     "Log-density of N(b, W W^T + sigma^2 I); Tipping and Bishop (1999), section 3."
@@ -86,6 +85,30 @@ def ppca_log_evidence(
     log_prior = -0.5 * mean.square().sum(1)        # its (2 pi)^(Z/2) cancels
     return _log_normal(error, len(b), sigma) + log_prior + 0.5 * torch.logdet(cov)
 
+# %% ../nbs/02_elbo.ipynb #de00c1ac
+def _check_gaussians(mu0: Tensor, cov0: Tensor, mu1: Tensor, cov1: Tensor):
+    "Refuse means and covariances whose dimensions differ."
+    Z = mu0.shape[-1]
+    if not mu1.shape[-1] == Z or not cov0.shape[-2:] == cov1.shape[-2:] == (Z, Z):
+        shapes = ", ".join(str(tuple(t.shape)) for t in (mu0, cov0, mu1, cov1))
+        raise ValueError("mu0, cov0, mu1 and cov1 must be (..., Z), (..., Z, Z), "
+                         f"(..., Z) and (..., Z, Z), not {shapes}")
+
+def _check_posterior(x: Tensor, W: Tensor, mu: Tensor, cov: Tensor) -> Tensor:
+    "The factor of q's covariance; refuse a q that does not fit the observations."
+    B, Z = len(x), W.shape[1]
+    if mu.shape != (B, Z) or cov.shape not in {(Z, Z), (B, Z, Z)}:
+        raise ValueError(f"mu must be {(B, Z)} and cov {(Z, Z)} or {(B, Z, Z)}, "
+                         f"not {tuple(mu.shape)} and {tuple(cov.shape)}")
+    return _cholesky(cov, "cov")
+
+def _check_observations(x: Tensor, k: int | None):
+    "Refuse what has no principal components, or not as many."
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"x must be (N, D), with no dimension 0, not {tuple(x.shape)}")
+    if k is not None and not 1 <= k <= x.shape[1]:
+        raise ValueError(f"k must be from 1 to D = {x.shape[1]}, not {k}")
+
 # %% ../nbs/02_elbo.ipynb #2bca2435
 def gaussian_kl(
     mu0: Tensor,   # mean of q, (..., Z)
@@ -93,36 +116,26 @@ def gaussian_kl(
     mu1: Tensor,   # mean of p, (..., Z)
     cov1: Tensor,  # covariance of p, (..., Z, Z)
 ) -> Tensor:       # KL(q || p), (...), nats
-    "Closed-form KL divergence between Gaussians with full covariances, Eq. (2.15)."
-    Z = mu0.shape[-1]
-    if not mu1.shape[-1] == Z or not cov0.shape[-2:] == cov1.shape[-2:] == (Z, Z):
-        shapes = ", ".join(str(tuple(t.shape)) for t in (mu0, cov0, mu1, cov1))
-        raise ValueError("mu0, cov0, mu1 and cov1 must be (..., Z), (..., Z, Z), "
-                         f"(..., Z) and (..., Z, Z), not {shapes}")
+    "Closed-form KL divergence between Gaussians with full covariances, Eq. (2.14)."
+    _check_gaussians(mu0, cov0, mu1, cov1)
     L0, L1 = _cholesky(cov0, "cov0"), _cholesky(cov1, "cov1")
-    difference = (mu1 - mu0)[..., None]                       # (..., Z, 1)
-    spread = torch.linalg.solve_triangular(L1, L0, upper=False)
-    shift = torch.linalg.solve_triangular(L1, difference, upper=False)
+    spread = torch.linalg.solve_triangular(L1, L0, upper=False)  # (..., Z, Z)
+    shift = torch.linalg.solve_triangular(L1, (mu1 - mu0)[..., None], upper=False)
     quadratic = spread.square().sum((-2, -1)) + shift.square().sum((-2, -1))
     log0, log1 = (L.diagonal(dim1=-2, dim2=-1).log().sum(-1) for L in (L0, L1))
-    return 0.5 * (quadratic - Z) + log1 - log0
+    return 0.5 * (quadratic - mu0.shape[-1]) + log1 - log0
 
 # %% ../nbs/02_elbo.ipynb #4e0dac07
 def expected_log_likelihood(
     x: Tensor,              # observations, (B, D)
     W: Tensor,              # decoder matrix, (D, Z)
-    b: Tensor,              # decoder offset, (D,)
+    b: Tensor,              # bias of the decoder, (D,)
     sigma: Tensor | float,  # standard deviation of the noise
     mu: Tensor,             # mean of q(z|x), (B, Z)
     cov: Tensor,            # covariance of q(z|x), (Z, Z) or (B, Z, Z)
 ) -> Tensor:                # E_q[log p(x|z)], (B,), nats
     "Reconstruction term of the ELBO for a linear decoder with Gaussian noise, exact."
-    sigma, Z = _check_ppca(x, W, b, sigma), W.shape[1]
-    one, each = (Z, Z), (len(x), Z, Z)
-    if mu.shape != (len(x), Z) or cov.shape not in {one, each}:
-        raise ValueError(f"mu must be {(len(x), Z)} and cov {one} or {each}, "
-                         f"not {tuple(mu.shape)} and {tuple(cov.shape)}")
-    L = _cholesky(cov, "cov")
+    sigma, L = _check_ppca(x, W, b, sigma), _check_posterior(x, W, mu, cov)
     error = (x - b - mu @ W.mT).square().sum(1)  # (B,)
     spread = (L * (W.mT @ W @ L)).sum((-2, -1))  # () or (B,), tr(W cov W^T)
     return _log_normal(error + spread, len(b), sigma)
@@ -131,7 +144,7 @@ def expected_log_likelihood(
 def gaussian_elbo(
     x: Tensor,              # observations, (B, D)
     W: Tensor,              # decoder matrix, (D, Z)
-    b: Tensor,              # decoder offset, (D,)
+    b: Tensor,              # bias of the decoder, (D,)
     sigma: Tensor | float,  # standard deviation of the noise
     mu: Tensor,             # mean of q(z|x), (B, Z)
     cov: Tensor,            # covariance of q(z|x), (Z, Z) or (B, Z, Z)
@@ -147,10 +160,7 @@ def principal_components(
     k: int | None = None,    # how many directions, at most D; None is all of them
 ) -> tuple[Tensor, Tensor]:  # orthonormal directions, (D, k); all variances, (D,)
     "Directions by falling variance, each with its largest entry positive."
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"x must be (N, D), with no dimension 0, not {tuple(x.shape)}")
-    if k is not None and not 1 <= k <= x.shape[1]:
-        raise ValueError(f"k must be from 1 to D = {x.shape[1]}, not {k}")
+    _check_observations(x, k)
     centred = x - x.mean(0)                                            # (N, D)
     variance, axes = torch.linalg.eigh(centred.mT @ centred / len(x))  # ascending
     axes = axes.flip(1)[:, :k]                                         # (D, k)
@@ -179,7 +189,7 @@ class PPCA(nn.Module):
     def __init__(
         self,
         W: Tensor,              # decoder matrix, (D, Z)
-        b: Tensor,              # decoder offset, (D,)
+        b: Tensor,              # bias of the decoder, (D,)
         sigma: Tensor | float,  # standard deviation of the noise
     ):
         super().__init__()
@@ -199,15 +209,15 @@ class PPCA(nn.Module):
         self,
         x: Tensor,        # observations, (B, D), or any (B, ...) of D numbers each
     ) -> Distribution:    # batch (B,), event (Z,)
-        "p(z|x), Eq. (2.7)."
+        "p(z|x), Eq. (2.12)."
         mean, cov = ppca_posterior(x.flatten(1), *self._theta())
         return MultivariateNormal(mean, cov, validate_args=False)
 
     def likelihood(
         self,
-        z: Tensor,        # latents, (B, Z)
+        z: Tensor,        # codes, (B, Z)
     ) -> Distribution:    # batch (B,), event (D,)
-        "p(x|z), Eq. (2.3)."
+        "p(x|z), Eq. (2.10)."
         W, b, sigma = self._theta()
         return Independent(Normal(z @ W.mT + b, sigma, validate_args=False), 1)
 
@@ -215,7 +225,7 @@ class PPCA(nn.Module):
         self,
         x: Tensor,        # observations, (B, D), or any (B, ...) of D numbers each
     ) -> Tensor:          # log p(x), (B,), nats
-        "The exact evidence, Eq. (2.8)."
+        "The exact evidence, Eq. (2.13)."
         return ppca_log_evidence(x.flatten(1), *self._theta())
 
 # %% ../nbs/02_elbo.ipynb #b11582a3
@@ -250,5 +260,5 @@ def elbo_terms(
     p = model.likelihood(z)
     reconstruction = -p.log_prob(x.reshape(len(x), *p.event_shape))
     try: kl = kl_divergence(q, prior)
-    except NotImplementedError: kl = q.log_prob(z) - prior.log_prob(z)  # Eq. (2.26)
+    except NotImplementedError: kl = q.log_prob(z) - prior.log_prob(z)  # Eq. (2.24)
     return reconstruction, kl
