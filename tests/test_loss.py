@@ -1,4 +1,5 @@
 """The two terms of the loss, against oracles that do not share a line with them."""
+import itertools
 import math
 
 import pytest
@@ -196,6 +197,26 @@ def test_loss_is_the_negative_evidence_plus_the_gap(mu, log_var):
     assert gap > 0 and loss > -log_evidence
 
 
+@few
+@given(tensors(0, 1, (1, 6)), float32(-2, 2), float32(-4, 1))
+def test_loss_of_a_grey_image_bounds_its_binary_images(grey, mu, log_var):
+    """The mean over all 64 binary images of evidence and gap; the gap stays above zero, as one q answers for all of them."""
+    g = torch.Generator().manual_seed(1)
+    w, b = torch.randn(2, 6, generator=g, dtype=torch.float64)
+    binary = torch.tensor([*itertools.product([0.0, 1.0], repeat=6)], dtype=torch.float64)
+    chance = torch.where(binary == 1, grey.double(), 1 - grey.double()).prod(1)
+    z = torch.linspace(-25, 25, 5_001, dtype=torch.float64)
+    logits = z[:, None] * w + b
+    log_joints = Normal(0, 1).log_prob(z)[:, None] + Bernoulli(logits=logits[:, None]).log_prob(binary).sum(2)
+    log_evidences = torch.trapezoid(log_joints.exp(), z, dim=0).log()
+    log_q = Normal(torch.tensor(mu).double(), math.exp(log_var / 2)).log_prob(z)
+    gaps = torch.trapezoid(log_q.exp()[:, None] * (log_q[:, None] - log_joints + log_evidences), z, dim=0)
+    costs = reconstruction_loss(logits, grey.double().expand(len(z), 6), from_logits=True)
+    loss = torch.trapezoid(log_q.exp() * costs, z) + kl_divergence(*torch.tensor([[[mu]], [[log_var]]]).double()).squeeze()
+    torch.testing.assert_close(loss, (chance * (gaps - log_evidences)).sum(), rtol=1e-6, atol=1e-6)
+    assert (gaps > 0).all() and loss > -(chance * log_evidences).sum()
+
+
 def test_mean_reductions_choose_a_beta(noise):
     """Averaging both terms over their elements weighs the KL by D / Z."""
     logits, x = torch.randn(B, D, generator=noise).requires_grad_(), torch.rand(B, D, generator=noise)
@@ -240,6 +261,7 @@ half, zeros = torch.full((B, D), 0.5), torch.zeros(B, Z)
     (half, torch.rand(B, D + 1), r"recon_x and x must .* not \(5, 12\) and \(5, 13\)"),
     (half[:1], half, r"recon_x and x must .* not \(1, 12\) and \(5, 12\)"),
     (half, half.to(torch.uint8), r"x must be a float tensor .* not torch.uint8"),
+    (half.to(torch.uint8), half, r"recon_x must be a float tensor .* not torch.uint8"),
     (half[0], half[0], r"recon_x must be a float tensor of shape .* not torch.float32 of shape \(12,\)"),
     (half, half.numpy(), "x must be a float tensor .* not ndarray"),
 ])
@@ -284,7 +306,10 @@ def test_logits_may_have_any_value():
 def test_logits_in_the_place_of_probabilities_are_named():
     with pytest.raises(ValueError, match=r"not values from -3 to 0.5: are they logits\? .* from_logits=True"):
         reconstruction_loss(spoiled(-3.0), half)
-    with pytest.raises(ValueError, match="^recon_x must .* NaN among them"): reconstruction_loss(spoiled(math.nan), half)
+    with pytest.raises(ValueError, match=r"not values from 0.5 to 3: are they logits\?"): reconstruction_loss(spoiled(3.0), half)
+    for others in (0.5, torch.arange(D) % 2.0):  # certain probabilities beside the NaN are no logits
+        recon_x = torch.where(spoiled(math.nan).isnan(), math.nan, others)
+        with pytest.raises(ValueError, match="^recon_x must .* NaN among them"): reconstruction_loss(recon_x, half)
 
 
 def test_other_errors_of_torch_stay_what_they_are():
@@ -299,9 +324,11 @@ def test_no_image_is_no_batch(from_logits):
 
 @pytest.mark.parametrize("mu, log_var, sentence", [
     (zeros, zeros[0], r"one shape \(B, Z\), not \(5, 3\) and \(3,\)"),
+    (zeros[0], zeros[0], r"one shape \(B, Z\), not \(3,\) and \(3,\)"),
     (zeros, torch.zeros(B, 1), r"one shape \(B, Z\), not \(5, 3\) and \(5, 1\)"),
     (torch.zeros(B, Z, 1), torch.zeros(B, Z, 1), r"one shape \(B, Z\)"),
     (zeros[:1], zeros[:1], "one row per image, not 1 rows for 5 images"),
+    (torch.zeros(B + 1, Z), torch.zeros(B + 1, Z), "one row per image, not 6 rows for 5 images"),
 ])
 def test_gaussians_that_do_not_fit(mu, log_var, sentence):
     with pytest.raises(ValueError, match=f"^mu and log_var must have .*{sentence}"): loss_function(half, half, mu, log_var)
@@ -311,6 +338,6 @@ def test_gaussians_that_do_not_fit(mu, log_var, sentence):
 
 def test_nats_and_bits():
     assert nats_to_bits(math.log(2)) == 1 and bits_per_dim(784 * math.log(2)) == 1
-    assert math.isclose(bits_per_dim(3072 * math.log(256), 3072), 8)
+    assert math.isclose(bits_per_dim(3072 * math.log(256), 3072), 8) and bits_per_dim(math.log(2), 1) == 1
     torch.testing.assert_close(nats_to_bits(torch.tensor([0.0, math.log(8)])), torch.tensor([0.0, 3.0]))
     with pytest.raises(ValueError, match="num_dims must be .* at least 1, not 0"): bits_per_dim(1.0, 0)

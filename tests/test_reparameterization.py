@@ -191,6 +191,7 @@ def test_reparameterize_refuses_to_broadcast(log_var):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("change, sentence", [
     ({"mu": torch.zeros(2, 3)}, r"mu and log_var must both have shape \(Z,\), not \(2, 3\) and \(3,\)"),
+    ({"mu": torch.zeros(2, 3), "log_var": torch.zeros(2, 3)}, r"mu and log_var must both have shape \(Z,\), not \(2, 3\) and \(2, 3\)"),
     ({"log_var": torch.zeros(1)}, r"mu and log_var must both have shape \(Z,\), not \(3,\) and \(1,\)"),
     ({"num_samples": 0}, "num_samples must be at least 1, not 0"),
     ({"f": lambda z: z}, r"f must map samples \(5, 3\) to one value each, \(5,\), not \(5, 3\)"),
@@ -202,6 +203,7 @@ def test_estimators_say_what_is_wrong(estimator, change, sentence):
         estimator(**arguments)
 
 
-def test_baseline_of_a_wrong_shape_is_refused():
-    with pytest.raises(ValueError, match=r"^baseline must be a number or have shape \(3,\), not \(5,\)$"):
-        score_function_gradient(lambda z: z.sum(-1), torch.zeros(3), torch.zeros(3), 5, baseline=torch.zeros(5))
+@pytest.mark.parametrize("size", [1, 5])
+def test_baseline_of_a_wrong_shape_is_refused(size):
+    with pytest.raises(ValueError, match=rf"^baseline must be a number or have shape \(3,\), not \({size},\)$"):
+        score_function_gradient(lambda z: z.sum(-1), torch.zeros(3), torch.zeros(3), 5, baseline=torch.zeros(size))
