@@ -194,7 +194,7 @@ def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a re
     if isinstance(recipe, Recipe): return recipe
     return from_name(recipe, RECIPES, "recipe")
 
-# %% ../nbs/06_training.ipynb #d4e03cd1
+# %% ../nbs/06_training.ipynb #dd877805
 OBJECTIVES = {  # an objective, or where its class is
     "elbo": negative_elbo,
     "beta-vae": "vae_nbdev.objectives:BetaVAE",
@@ -206,7 +206,7 @@ OBJECTIVES = {  # an objective, or where its class is
     "dequantized": "vae_nbdev.likelihoods:Dequantized",
 }
 
-# %% ../nbs/06_training.ipynb #96e4b8ad
+# %% ../nbs/06_training.ipynb #d1691c66
 def find_objective(
     objective: str | Callable,  # a name, or an objective
     binarize: bool = False,     # on binary images drawn anew?
@@ -216,7 +216,7 @@ def find_objective(
     found = objective if given else from_name(objective, OBJECTIVES, "objective")
     return Redrawn(found) if binarize else found
 
-# %% ../nbs/06_training.ipynb #11dff5dd
+# %% ../nbs/06_training.ipynb #a99d13ed
 def with_schedule(
     rates: Iterable[float],  # learning rates of the steps to come
     step: GradientStep,      # is given, before each step, the objective of that moment
@@ -232,7 +232,7 @@ def with_schedule(
             step.objective = objective.at((i + 0.5) / steps)
         yield rate
 
-# %% ../nbs/06_training.ipynb #2d4adf55
+# %% ../nbs/06_training.ipynb #ba5b5aae
 @dataclass(frozen=True)
 class Redrawn:
     "An objective on binary images, drawn anew from grey ones each time."
@@ -343,7 +343,7 @@ def check_rate(
     if good: return float(lr)
     raise ValueError(f"lr must be a finite number above 0, not {lr!r}")
 
-# %% ../nbs/06_training.ipynb #532c6553
+# %% ../nbs/06_training.ipynb #94d916bc
 def choose(
     recipe: str | Recipe,  # a name in `RECIPES`, or a recipe
     seed: int,             # of the run
@@ -471,7 +471,7 @@ def batches_in(loader: BatchLoader | StreamLoader) -> int | None:
     try: return len(loader)
     except TypeError: return None
 
-# %% ../nbs/06_training.ipynb #6b9591f2
+# %% ../nbs/06_training.ipynb #5f21985b
 def run_batches(
     model: nn.Module,    # any model, on its device
     train_data: object,  # images in any form that `make_loader` takes
