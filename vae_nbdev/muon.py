@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['MUON', 'polar_factor', 'Muon', 'along_the_path', 'MuonStep']
 
-# %% ../nbs/32_muon.ipynb #98c1688a
+# %% ../nbs/32_muon.ipynb #6ddc56ec
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from .data import BatchLoader, StreamLoader
+from .data import BatchLoader, StreamLoader, check_whole
 from .elbo import noise_from
 from .fast import path_gradient
 from .model import inference, reference
-from .training import (GradientStep, Recipe, Redrawn, negative_elbo,
-                                one_cycle)
+from .training import (GradientStep, Recipe, Redrawn, check_rate,
+                                negative_elbo, one_cycle)
 
-# %% ../nbs/32_muon.ipynb #9a15a741
+# %% ../nbs/32_muon.ipynb #9272c3a2
 def polar_factor(
     M: Tensor,       # (m, n)
     steps: int = 3,  # Newton-Schulz iterations
@@ -34,7 +34,7 @@ def polar_factor(
         if i < steps - 1: A = S @ A @ S
     return X @ Q if tall else Q @ X
 
-# %% ../nbs/32_muon.ipynb #9b80e5e3
+# %% ../nbs/32_muon.ipynb #3dbca85e
 def _muon(W, G, memory, group):
     "Eq. (32.3) for one matrix or kernel; `memory` is empty at first."
     if not memory: memory["momentum"] = torch.zeros_like(W)
@@ -44,7 +44,7 @@ def _muon(W, G, memory, group):
     step = polar_factor(N, group["steps"]).reshape(W.shape)
     W.add_(step, alpha=-group["lr"] * factor)
 
-# %% ../nbs/32_muon.ipynb #a34b61ea
+# %% ../nbs/32_muon.ipynb #8669c87e
 def _adam(p, g, memory, group):
     "Eqs. (6.5) and (6.6) for one vector."
     if not memory:
@@ -56,7 +56,16 @@ def _adam(p, g, memory, group):
     scale = (square / decayed[1]).sqrt_().add_(1e-8)
     p.addcdiv_(mean, scale, value=-group["lr"] / decayed[0])
 
-# %% ../nbs/32_muon.ipynb #e793b82c
+# %% ../nbs/32_muon.ipynb #11f5d3da
+def _check_constants(lr, momentum, betas, steps):
+    "`ValueError` for a constant that is out of range."
+    check_rate(lr)
+    check_whole("steps", steps)
+    for name, value in [("momentum", momentum), *(("betas", beta) for beta in betas)]:
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}")
+
+# %% ../nbs/32_muon.ipynb #a6c14249
 class Muon(torch.optim.Optimizer):
     "Muon for all parameters that are matrices or kernels, Adam for the others."
     def __init__(
@@ -67,6 +76,7 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),  # of Adam
         steps: int = 3,                     # Newton-Schulz iterations
     ):
+        _check_constants(lr, momentum, betas, steps)
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "betas": betas,
                                       "steps": steps})
 
@@ -81,7 +91,7 @@ class Muon(torch.optim.Optimizer):
                 rule(p, p.grad, self.state[p], group)
         return loss
 
-# %% ../nbs/32_muon.ipynb #ee7ea714
+# %% ../nbs/32_muon.ipynb #1023c275
 def along_the_path(
     objective: Callable,  # of a model and a batch
 ) -> Callable:            # the same, but for the gradient of the negative ELBO
@@ -90,7 +100,7 @@ def along_the_path(
         return Redrawn(along_the_path(objective.objective))
     return path_gradient if objective is negative_elbo else objective
 
-# %% ../nbs/32_muon.ipynb #3cae524a
+# %% ../nbs/32_muon.ipynb #8a465773
 def _is_gaussian(model, loader):
     "Can `path_gradient` hold the density of q fixed?"
     with inference(model), noise_from(torch.Generator(reference(model).device)):
@@ -98,7 +108,7 @@ def _is_gaussian(model, loader):
         except ValueError: return False
     return True
 
-# %% ../nbs/32_muon.ipynb #d8a68fd4
+# %% ../nbs/32_muon.ipynb #ef2e603f
 class MuonStep(GradientStep):
     "Updates any model by `Muon`; the gradient of the ELBO goes along the path."
     def __init__(
@@ -112,5 +122,5 @@ class MuonStep(GradientStep):
         if _is_gaussian(model, loader): objective = along_the_path(objective)
         super().__init__(model, loader, objective, seed, optimizer)
 
-# %% ../nbs/32_muon.ipynb #7d2803ad
+# %% ../nbs/32_muon.ipynb #2800ed65
 MUON = Recipe(epochs=165, batch_size=500, lr=0.01, schedule=one_cycle, step=MuonStep)
