@@ -204,10 +204,13 @@ def start_from_data(
 def _held_fixed(q: Distribution) -> Distribution:
     "The same Gaussian; no gradient reaches its parameters."
     if isinstance(q, Independent):
-        return Independent(_held_fixed(q.base_dist), q.reinterpreted_batch_ndims)
-    if isinstance(q, Normal): return Normal(q.loc.detach(), q.scale.detach())
+        return Independent(_held_fixed(q.base_dist), q.reinterpreted_batch_ndims,
+                           validate_args=False)
+    if isinstance(q, Normal):
+        return Normal(q.loc.detach(), q.scale.detach(), validate_args=False)
     if isinstance(q, MultivariateNormal):
-        return MultivariateNormal(q.loc.detach(), scale_tril=q.scale_tril.detach())
+        root = q.scale_tril.detach()
+        return MultivariateNormal(q.loc.detach(), scale_tril=root, validate_args=False)
     raise ValueError("path_gradient needs a model whose posterior is Gaussian, to hold "
                      f"its density fixed, not {type(q).__name__}")
 
