@@ -8,6 +8,7 @@ import shutil
 import socket
 import struct
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from torchvision import datasets, transforms
 from vae_nbdev import data
 from vae_nbdev.data import (
     BatchLoader, bernoulli_entropy, binarize, check_finite, check_images, check_whole,
-    kind_of_values, load_dataset, load_mnist, split_data, unpack_mnist)
+    kind_of_values, load_dataset, load_mnist, split_data, to_float, unpack_mnist)
 
 SPLITS = {"train": 60_000, "test": 10_000}
 quick = settings(deadline=None, max_examples=25, derandomize=True)
@@ -225,7 +226,8 @@ def test_packed_files_put_there_by_hand_are_found(tmp_path, no_network, monkeypa
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: raw + b"0", lambda raw: b"", lambda raw: raw[:6],
-                                    lambda raw: b"\x1f\x8b" + raw[2:], lambda raw: raw[:4] + bytes(4) + raw[8:]])
+                                    lambda raw: b"\x1f\x8b" + raw[2:], lambda raw: raw[:4] + bytes(4) + raw[8:],
+                                    lambda raw: raw[:4] + bytes(4) + raw[8:4 + 4 * raw[3]]])  # the header of no images, and none
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
 def test_a_damaged_file_in_root_is_named(tmp_path, damage, file):
     write_family(tmp_path / "KMNIST" / "raw")
@@ -390,8 +392,23 @@ def test_kind_of_values_looks_everywhere():
     assert kind_of_values(levels) == "grey"
     for part in (slice(1950, None), slice(None)), (slice(None), 403), (slice(50), 7):
         odd = levels.clone()
-        odd[part] += 0.3 / 255  # the last rows, a column, a few pixels
+        odd[part] += 0.1 / 255  # the last rows, a column, a few pixels
         assert kind_of_values(odd) == "continuous"
+
+
+@pytest.mark.parametrize("share,kind", [(0.2, "continuous"), (0.3, "grey"), (0.4, "grey")])
+def test_pictures_off_the_grid_are_known_by_their_black_and_white(share, kind):
+    g = torch.Generator().manual_seed(0)
+    x = 0.05 + 0.9 * torch.rand(200, 400, generator=g)
+    x[:, :int(400 * share)] = torch.tensor([0.004, 0.996]).repeat(200, int(200 * share))
+    assert kind_of_values(x[:, torch.randperm(400, generator=g)]) == kind
+
+
+def test_bytes_that_may_be_zeros_and_ones_are_asked_about():
+    with pytest.warns(UserWarning, match="^x holds no uint8 above 1, .* give them as bool$"):
+        assert to_float(torch.tensor([0, 1], dtype=torch.uint8), "x")[1] == 1 / 255
+    with warnings.catch_warnings(action="error"):  # 0 is 0, whatever was meant
+        for x in [0, 0], [0, 2], []: assert len(to_float(torch.tensor(x, dtype=torch.uint8))) == len(x)
 
 
 def test_kind_of_values_draws_nothing_from_the_global_generator():
