@@ -159,12 +159,12 @@ def said_of(function, name):
     return "".join(f"{comment.replace('`', '')}{'' if default is None else f'(default: {default})'}".split())
 
 
-@pytest.mark.parametrize("name", ["recipe", "epochs", "batch_size", "lr", "seed", "device"])
+@pytest.mark.parametrize("name", ["recipe", "epochs", "batch_size", "lr", "seed", "device", "objective"])
 def test_an_option_of_training_says_what_fit_says(name, capsys):
     assert said_of(fit, name) in help_of("train", capsys)
 
 
-@pytest.mark.parametrize("name", ["hidden_dim", "latent_dim"])
+@pytest.mark.parametrize("name", ["hidden_dim", "latent_dim", "likelihood"])
 def test_the_sizes_of_the_model_have_the_defaults_of_the_model(name, capsys):
     default = inspect.signature(VAE).parameters[name].default
     said = help_of("train", capsys).rpartition(f"--{name.replace('_', '-')}{name.upper()}")[2].partition("--")[0]
@@ -221,13 +221,46 @@ def test_options_reach_fit(asked):
     assert (seen["epochs"], seen["batch_size"], seen["lr"]) == (20, 128, 1e-3)
 
 
+def test_objective_likelihood_and_binarize_reach_fit(asked):
+    seen = asked("train --data grey --objective beta-vae:beta=2 --likelihood gaussian:scale=0.2 --binarize --out new")
+    assert (seen["objective"], seen["binarize"]) == ("beta-vae:beta=2", True)
+    assert seen["model"].config["likelihood"] == "gaussian:scale=0.2"
+    assert asked("train --data grey --out new")["binarize"] is False
+
+
+@pytest.mark.parametrize("option, sentence", [
+    ("--objective elba", "objective must be one of 'elbo'"),
+    ("--objective beta-vae:beta=-1", "beta must be"),
+    ("--likelihood gauss", "likelihood must be one of 'bernoulli'"),
+    ("--likelihood gaussian:scale=-1", "scale must be")])
+def test_a_wrong_choice_is_refused_before_an_image_is_read(option, sentence, terminal):
+    status, printed, errors = terminal(f"train --data missing {option}")
+    assert (status, printed) == (2, "") and sentence in errors and len(errors.splitlines()) == 1
+
+
+def test_a_run_with_an_objective_and_a_likelihood_ends_and_is_evaluated(folder, terminal):
+    more = "--objective warm-up:share=0.5 --likelihood gaussian:scale=0.5"
+    status, printed, errors = terminal(f"train --data grey {SMALL} {more} --out chosen")
+    assert status == 0 and "test loss" in printed
+    for line in errors.splitlines(): assert "warning: no " in line and "[0, 1]" in line  # wild means, after two epochs
+    assert json.loads((folder / "chosen/config.json").read_text())["objective"] == "warm-up:share=0.5"
+    assert load(folder / "chosen/model.safetensors").config["likelihood"] == "gaussian:scale=0.5"
+    status, printed, errors = terminal("evaluate chosen --num-samples 20 --quiet --json row.json")
+    row = json.loads((folder / "row.json").read_text())
+    assert (status, errors) == (0, "") and f"{row['nats']:.2f} nats" in printed
+    assert row["model"] == "chosen" and row["protocol"]["images"] == 2 and row["protocol"]["samples"] == 20
+    status, table, _ = terminal("evaluate chosen --num-samples 20 --quiet --markdown --name mine")
+    assert status == 0 and table.startswith("| model |") and "| mine |" in table
+    assert terminal("evaluate chosen --num-samples 0 --quiet")[0] == 2
+
+
 def test_help_needs_no_torch():
     code = ("import sys\nfrom vae_nbdev.cli import main\n"
-            "for command in ([], ['train'], ['sample'], ['reconstruct'], ['latent'], ['bench']):\n"
+            "for command in ([], ['train'], ['sample'], ['reconstruct'], ['latent'], ['evaluate'], ['bench']):\n"
             "    try: main([*command, '--help'])\n    except SystemExit as stop: assert stop.code == 0\n"
             "print([m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules], file=sys.stderr)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == "[]\n" and done.stdout.count("usage: ") == 6
+    assert done.stderr == "[]\n" and done.stdout.count("usage: ") == 7
 
 
 # ---- pictures of one's own ------------------------------------------------------------------------------------------

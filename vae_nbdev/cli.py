@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FROM_FIT', 'FOLDER', 'NAMED', 'OWN', 'LOOK', 'SIZES', 'MODEL', 'CONFIG', 'HISTORY', 'read_options', 'train', 'sample',
-           'reconstruct', 'latent', 'bench', 'Parser', 'make_parser', 'main']
+           'reconstruct', 'latent', 'evaluate', 'bench', 'Parser', 'make_parser', 'main']
 
 # %% ../nbs/90_cli.ipynb #67b16daa
 import argparse
@@ -70,6 +70,8 @@ OWN = {
     "channels": {"type": int, "choices": (1, 3),
                  "help": "1 for grey, 3 for colour (default: as the pictures are)"}}
 LOOK = NAMED | {"data": OWN["data"]}  # what to look at, not how
+
+# %% ../nbs/90_cli.ipynb #3f8efec6
 SIZES = {
     "hidden_dim": {"type": int, "default": 400, "help": "units of each hidden layer"},
     "latent_dim": {"type": int, "default": 20,
@@ -254,17 +256,20 @@ def _result(history: dict, out: Path) -> str:
 
 # %% ../nbs/90_cli.ipynb #704cfda9
 def _draw_all(model, history: dict, data: list[tuple], out: Path) -> None:
-    "The pictures of chapter 7, one file each."
+    "The pictures of chapter 7, one file each; a line for one that cannot be drawn."
     import torch
     from vae_nbdev import visualization as v
     (others, _), (images, _) = data
     ends = torch.cat([images[:2], others[:1]])[:2]  # a small folder has one to test on
-    figures = {"losses": v.plot_losses(history), "samples": v.plot_samples(model),
-               "reconstructions": v.plot_reconstructions(model, images),
-               "latent": v.plot_latent_space(model, data[1]),
-               "interpolation": v.plot_interpolation(model, *ends)}
-    if model.latent_dim == 2: figures["manifold"] = v.plot_manifold(model)
-    for name, figure in figures.items(): _write(out / f"{name}.png", figure.savefig)
+    figures = {"losses": lambda: v.plot_losses(history),
+               "samples": lambda: v.plot_samples(model),
+               "reconstructions": lambda: v.plot_reconstructions(model, images),
+               "latent": lambda: v.plot_latent_space(model, data[1]),
+               "interpolation": lambda: v.plot_interpolation(model, *ends)}
+    if model.latent_dim == 2: figures["manifold"] = lambda: v.plot_manifold(model)
+    for name, draw in figures.items():
+        try: _write(out / f"{name}.png", draw().savefig)
+        except ValueError as error: warnings.warn(f"no {name}.png: {error}")
 
 # %% ../nbs/90_cli.ipynb #81efe900
 def _load(path: str):
@@ -279,17 +284,21 @@ def _picture(figure, out: str) -> None:
     print(_write(Path(out), figure.savefig))
 
 # %% ../nbs/90_cli.ipynb #c0de0023
+def _source(args: argparse.Namespace) -> dict:
+    "The options that say which images a command is about."
+    given = {n: v for n, v in vars(args).items() if n in ("image", *LOOK)}
+    _refuse_both(given)
+    path = Path(args.model)
+    config = (path if path.is_dir() else path.parent) / CONFIG
+    return _read_json(config) if not given and config.is_file() else given
+
 def _images(args: argparse.Namespace, model) -> tuple:
     "The images that a command is about, and their labels or None."
     from vae_nbdev.pictures import load_image, load_images
-    given = {n: v for n, v in vars(args).items() if n in ("image", *LOOK)}
-    _refuse_both(given)
-    if "image" in given: return load_image(args.image, *_form(model))[None], None
-    if "data" in given: return load_images(args.data, *_form(model))
-    path = Path(args.model)
-    config = (path if path.is_dir() else path.parent) / CONFIG
-    if not given and config.is_file(): given = _read_json(config)
-    return _read_data(given, ["test"])[0]
+    opts = _source(args)
+    if "image" in args: return load_image(args.image, *_form(model))[None], None
+    if "data" in args: return load_images(args.data, *_form(model))
+    return _read_data(opts, ["test"])[0]
 
 # %% ../nbs/90_cli.ipynb #c0de0024
 def _form(model) -> tuple:
@@ -318,6 +327,18 @@ def latent(args: argparse.Namespace) -> None:
     from vae_nbdev.visualization import plot_latent_space
     model = _load(args.model)
     _picture(plot_latent_space(model, _images(args, model)), args.out)
+
+# %% ../nbs/90_cli.ipynb #e7c9e299
+def evaluate(args: argparse.Namespace) -> None:
+    "Estimate -log p(x) of images, with the protocol; by default, of the run's tests."
+    from vae_nbdev.evaluation import report
+    images, _ = _images(args, model := _load(args.model))
+    source = _source(args).get("data") or _source(args).get("dataset") or "mnist"
+    name = args.name or Path(args.model).stem
+    row = report(model, images, args.num_samples, name=name, seed=args.seed,
+                 data_name=Path(source).name, progress=not args.quiet)
+    print(row.to_markdown() if args.markdown else row)
+    if args.json: _write_json(Path(args.json), json.loads(row.to_json()))
 
 # %% ../nbs/90_cli.ipynb #7dd67db2
 def bench(args: argparse.Namespace) -> None:
@@ -362,7 +383,7 @@ def _add(commands, run: Callable, options: dict, out: str | None = None) -> Call
 
 # %% ../nbs/90_cli.ipynb #734cd3b0
 def _add_commands(commands) -> None:
-    "Five commands, and the options that only one of them has."
+    "Six commands, and the options that only one of them has."
     add = _add(commands, train, _train_options())
     add("--out", metavar="FOLDER", help="of the run (default: a new one under runs/)")
     add("--resume", action="store_true", help="go on with the run in --out")
@@ -374,6 +395,14 @@ def _add_commands(commands) -> None:
     add("--num-images", **_count(8, "how many images"))
     add("--image", metavar="FILE", default=argparse.SUPPRESS, help="one picture")
     _add(commands, latent, LOOK, "latent.png")
+    add = _add(commands, evaluate, LOOK)
+    add("model", metavar="MODEL", help="a model's file, or the folder of a run")
+    add("--num-samples", **_count(1000, "samples of z for each image"))
+    add("--seed", **_count(0, "of the draw of binary pixels, and of z"))
+    add("--name", help="of the model, in the row (default: that of its file)")
+    add("--markdown", action="store_true", help="print a table")
+    add("--json", metavar="FILE", help="for the row")
+    add("--quiet", action="store_true", help="no progress bar")
     add = _add(commands, bench, {})
     add("--trials", **_count(5, "how often to measure each, taking turns"))
     add("--full", action="store_true", help="time all epochs of the classic loop")
