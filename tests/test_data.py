@@ -187,10 +187,16 @@ def test_without_a_network_load_dataset_says_what_to_put_where(tmp_path, no_netw
     assert all(f"{file}.gz" in said for file in data.CHECKSUMS)
 
 
-def test_a_failed_download_leaves_the_sockets_alone(tmp_path, no_network):
-    before = socket.getdefaulttimeout()
-    with pytest.raises(FileNotFoundError): load_dataset("kmnist", root=tmp_path)
-    assert socket.getdefaulttimeout() == before
+def test_a_silent_server_is_given_up_and_the_sockets_are_left_alone(tmp_path, monkeypatch):
+    before, during = socket.getdefaulttimeout(), []
+
+    def download(root, download):
+        during.append(socket.getdefaulttimeout())
+        raise OSError
+
+    monkeypatch.setattr(datasets, "KMNIST", download)
+    with pytest.raises(FileNotFoundError, match="the reason was: OSError"): load_dataset("kmnist", root=tmp_path)
+    assert 10 <= during[0] <= 60 and socket.getdefaulttimeout() == before
 
 
 def serve(folder):
@@ -369,6 +375,15 @@ def test_two_tensors_of_images_are_no_pair(first, second, kind):
 def test_channels_that_come_last_are_told(shape):
     with pytest.warns(UserWarning, match=r"images.permute\(0, 3, 1, 2\) puts them first"):
         split_data(torch.rand(shape))
+
+
+def test_what_fits_into_memory_to_the_byte(monkeypatch):
+    image = torch.zeros(3, 5, 7, dtype=torch.uint8)  # float32 takes 420 bytes
+    monkeypatch.setattr(data, "available_memory", lambda: 4200)
+    data.check_memory(10, image, "x")
+    with pytest.raises(ValueError, match="^x would take .* GB as float32"): data.check_memory(11, image, "x")
+    monkeypatch.setattr(data, "available_memory", lambda: None)
+    data.check_memory(10**9, image, "x")  # nobody knows
 
 
 # ---- which kind of numbers
@@ -556,6 +571,7 @@ def test_binarize(mnist):
     sure = (x == 0) | (x == 1)
     assert torch.equal(a[sure], x[sure])
     assert torch.equal(binarize(x, "threshold"), (x * 255).round().ge(128).float())
+    assert binarize(torch.tensor([0.5, 0.5000001]), "threshold").tolist() == [0, 1]
     with pytest.raises(ValueError, match="method must be 'stochastic' or 'threshold', not 'round'"): binarize(x, "round")
     with pytest.raises(ValueError, match="images must hold finite values in"): binarize(2 * x)
 
