@@ -253,6 +253,15 @@ def test_history(recipe):
     assert run(recipe=recipe)[1]["test_loss"] == []
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_history_has_the_loss_of_each_step(recipe):
+    """Weighted by the images of each batch, the last one smaller, they are the loss of the epoch."""
+    _, history = run(data=some_images(40), recipe=recipe, epochs=2)
+    sizes = [16, 16, 8] * 2
+    summed = [loss * size for loss, size in zip(history["step_loss"], sizes, strict=True)]
+    assert [sum(summed[:3]) / 40, sum(summed[3:]) / 40] == pytest.approx(history["train_loss"], rel=1e-6)
+
+
 def test_history_grows_by_an_epoch():
     history, again = History(), History()
     assert history.epochs == 0
