@@ -51,6 +51,7 @@ PLOTS = {
     "many_labels": lambda: v.plot_latent_space(make(2), (IMAGES, torch.arange(23))),
     "colour": lambda: v.plot_samples(make(5, 3 * 8 * 12, (3, 8, 12)), 7),
     "one_term": lambda: v.plot_losses({"train_loss": [2.0, 1.0]}),
+    "steps": lambda: v.plot_losses(HISTORY | {"step_loss": [9.0 - i / 20 for i in range(100)]}),
 }
 
 
@@ -176,6 +177,76 @@ def test_losses_need_no_test_keys():
     assert [len(ax.lines) for ax in figure.axes] == [1, 1, 1]
 
 
+def with_steps(losses, epochs=4):
+    return {k: x[:epochs] for k, x in HISTORY.items()} | {"step_loss": losses}
+
+
+def curve_of(figure):
+    "The line of the single steps, in the panel of the loss, which is the only one that has it."
+    assert [[line.get_label() == "each step" for line in ax.lines].count(True) for ax in figure.axes] == [1] + [0] * (len(figure.axes) - 1)
+    (line,) = (line for line in figure.axes[0].lines if line.get_label() == "each step")
+    assert not line.get_marker() in ("o",) and line.get_linewidth() < min(o.get_linewidth() for o in figure.axes[0].lines if o is not line)
+    assert line.get_zorder() < min(o.get_zorder() for o in figure.axes[0].lines if o is not line)  # the points lie on top
+    return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+
+
+@pytest.mark.parametrize("epochs, n", [(1, 469), (2, 469), (4, 7), (4, 1), (1, 1)])
+def test_losses_have_a_line_of_the_single_steps_in_units_of_epochs(epochs, n):
+    S = epochs * n
+    x, y = curve_of(v.plot_losses(json.loads(json.dumps(with_steps([9 - 3 * (s + 1) / S for s in range(S)], epochs)))))
+    np.testing.assert_allclose(y, 9 - 3 * x / epochs, rtol=1e-4)  # a moving mean leaves a straight line where it is
+    width = S - len(x) + 1
+    assert width == max(1, round(S / 50)) and np.allclose(np.diff(x), 1 / n, rtol=1e-3)
+    assert x[0] == pytest.approx((width + 1) / 2 / n, rel=1e-5) and x[-1] == pytest.approx(epochs - (width - 1) / 2 / n, rel=1e-5)
+
+
+def test_the_line_of_the_steps_is_smooth():
+    losses = [100.0] * 1000
+    losses[500] = 140.0
+    assert curve_of(v.plot_losses(with_steps(losses)))[1].max() == pytest.approx(102)  # spread over 2% of a thousand steps
+
+
+@pytest.mark.parametrize("epochs, fall", [(1, 0.03), (1, 0.1), (2, 0.03), (2, 0.1), (20, 0.03)])
+def test_the_first_steps_do_not_set_the_scale(epochs, fall):
+    S = 469 * epochs
+    losses = 100 + 450 * np.exp(-np.arange(S) / (fall * S)) + 20 * np.exp(-3 * np.arange(S) / S)
+    train = losses.reshape(epochs, -1).mean(1).tolist()
+    history = {"train_loss": train, "test_loss": [x - 2 for x in train], "step_loss": losses.tolist()}
+    figure = v.plot_losses(history)
+    (ax,), (x, y) = figure.axes, curve_of(figure)
+    low, high = ax.get_ylim()
+    assert low < min(history["test_loss"]) and max(train) < high and x[0] < 0.05 * epochs and y[0] > 300
+    late = y[x > 0.12 * epochs]  # the first tenth is left out, and all else is to be seen
+    assert low < late.min() and late.max() < high < max(train[0], late.max()) + 60
+    assert ax.get_xlim()[0] == 0 and ax.get_xlim()[1] >= epochs
+
+
+def test_losses_with_steps_share_their_epochs():
+    figure = v.plot_losses(with_steps([9.0] * 40))
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1 and figure.axes[0].get_xlim()[0] == 0
+    assert [text.get_text().split()[0] for text in figure.axes[0].get_legend().texts] == ["train", "test", "each"]
+
+
+@pytest.mark.parametrize("without", [{}, {"step_loss": []}, {"step_loss": None}])
+def test_losses_without_steps_are_as_before(without):
+    figure, plain = v.plot_losses(HISTORY | without), v.plot_losses(HISTORY)
+    for ax, before in zip(figure.axes, plain.axes):
+        assert [line.get_label() for line in ax.lines] == [line.get_label() for line in before.lines] and len(ax.lines) == 2
+        assert ax.get_xlim() == before.get_xlim() and ax.get_xlim()[0] > 0 and ax.get_ylim() == before.get_ylim()
+
+
+def test_steps_of_an_objective_without_a_loss_are_not_drawn():
+    assert [len(ax.lines) for ax in v.plot_losses({"train_kl": [2.0, 1.0], "step_loss": [3.0, 2.0]}).axes] == [1]
+
+
+def test_losses_of_a_run_that_diverged(tmp_path):
+    losses = [9.0 - i / 50 for i in range(150)] + [math.nan] * 30 + [math.inf] * 20
+    figure = v.plot_losses(with_steps(losses))
+    figure.savefig(tmp_path / "losses.png")
+    low, high = figure.axes[0].get_ylim()
+    assert math.isfinite(low) and low < 9.0 and high < 20 and np.isfinite(curve_of(figure)[1][:140]).all()
+
+
 @pytest.mark.parametrize("terms, titles", [
     (["loss"], ["Loss"]), (["loss", "kl"], ["Loss", "KL divergence"]),
     (["loss", "reconstruction", "kl", "rate", "free_bits"], ["Loss", "Reconstruction", "KL divergence", "rate", "free_bits"])])
@@ -193,12 +264,14 @@ def test_losses_of_an_objective_with_terms_of_its_own():
 
     history = fit(make(2), IMAGES, IMAGES, epochs=2, device="cpu", progress=False, objective=objective)
     assert [ax.get_title() for ax in v.plot_losses(history).axes] == ["Loss", "half"]
-    assert [len(ax.lines) for ax in v.plot_losses(history).axes] == [2, 2]
+    assert [[line.get_label().split()[0] for line in ax.lines][:2] for ax in v.plot_losses(history).axes] == [["train", "test"]] * 2
 
 
 def test_losses_read_out_large_and_small_numbers():
     figure = v.plot_losses({"train_loss": [1812.345], "test_loss": [0.12345]})
     assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["train 1812.3", "test 0.123"]
+    figure = v.plot_losses({"train_loss": [9.87654], "test_loss": [-12.345]})
+    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["train 9.877", "test -12.3"]
 
 
 # --- reconstructions
@@ -352,6 +425,12 @@ def test_latent_space_of_one_dimension_has_a_row_per_label():
     assert (np.round(y) == LABELS.numpy()).all() and labels_of(figure) == [str(k) for k in range(10)]
 
 
+def test_names_of_classes_in_one_place_do_not_cover_each_other():
+    figure = v.plot_latent_space(make(2), (IMAGES[:12].repeat(2, 1, 1, 1), torch.arange(2).repeat_interleave(12)))
+    (a, b), points = (np.array(text.xy) for text in figure.axes[0].texts), dots(figure).get_offsets()
+    assert np.hypot(*(a - b)) > 0.05 * np.ptp(points, axis=0).max()
+
+
 def test_latent_space_names_only_the_labels_that_are_there():
     figure = v.plot_latent_space(make(2), (IMAGES[:4], torch.tensor([3, 3, 7, 3])))
     assert [text.get_text() for text in figure.axes[0].get_legend().texts][:-1] == ["3", "7"]
@@ -389,6 +468,7 @@ def test_as_many_colours_as_classes(K, start):
     color_of = dict(zip(labels.tolist(), face_colors(figure)))
     assert face_colors(figure) == [color_of[k] for k in labels.tolist()] and len(set(color_of.values())) == K
     if K <= 10 and start: assert list(color_of.values()) == v.DIGIT_COLORS[:K]
+    if K > 10: assert [color_of[start], color_of[start + K - 1]] == [to_hex(mpl.colormaps["turbo"](end)) for end in (0.0, 1.0)]
     ax, *bar = figure.axes
     names = [text.get_text() for text in ax.get_legend().texts[:-1]]
     if K <= 20:
@@ -449,10 +529,12 @@ class Other(nn.Module):
 
 STANDARD = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
 SHIFTED = Independent(Normal(torch.tensor([0.0, 1.0]), torch.ones(2)), 1)
+WIDER = Independent(Normal(torch.zeros(2), torch.full((2,), 1.1)), 1)
 MIXTURE = MixtureSameFamily(Categorical(torch.ones(2)), Independent(Normal(torch.tensor([[0.5, 0], [-0.5, 0]]), torch.ones(2, 2) / 9), 1))
 
 
-@pytest.mark.parametrize("prior, standard", [(STANDARD, True), (SHIFTED, False), (MIXTURE, False)], ids=["standard", "shifted", "mixture"])
+@pytest.mark.parametrize("prior, standard", [(STANDARD, True), (SHIFTED, False), (WIDER, False), (MIXTURE, False)],
+                         ids=["standard", "shifted", "wider", "mixture"])
 def test_the_circle_is_drawn_for_a_standard_normal_prior_only(prior, standard):
     images = torch.rand(30, 64, generator=seeded())
     figure = v.plot_latent_space(Other(prior), images)
@@ -703,6 +785,12 @@ def test_the_limit_is_a_root_mean_square(out, below):
     if out <= v.CLIPPING - 1e-6: assert drawn(v.plot_grid(images, gap=0)).unique().tolist() == [float(not below)]
     if out >= v.CLIPPING + 1e-6:
         with pytest.raises(ValueError, match="too far from"): v.plot_grid(images)
+
+
+def test_a_few_values_far_out_count_by_their_squares():
+    images = torch.full((1, 1, 10, 10), 0.5)
+    images[0, 0, 0, :5] = 2.0  # 5 of 100 pixels: moved by 0.05 on average, by 0.22 in root mean square
+    with pytest.raises(ValueError, match="too far from"): v.plot_grid(images)
 
 
 def test_standardized_images_of_a_gaussian_model_are_not_drawn_and_their_map_is():

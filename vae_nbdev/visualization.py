@@ -19,6 +19,7 @@ import torch
 from matplotlib import colormaps, style
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
@@ -56,12 +57,22 @@ def styled(
         with house_style(): return plot(*args, **kwargs)
     return draw
 
+# %% ../nbs/07_visualization.ipynb #7f56151a
+def _draw_steps(ax, losses, epochs):
+    "The loss of each step, a mean over 2% of the run; the view ignores the first 10%."
+    width, early = (max(1, round(share * len(losses))) for share in (0.02, 0.1))
+    y = torch.tensor(losses).unfold(0, width, 1).mean(1)
+    x = (torch.arange(len(y)) + (width + 1) / 2) * epochs / len(losses)
+    ax.add_artist(Line2D(x, y, lw=1, color="#bcc4cb", zorder=1, label="each step"))
+    ax.update_datalim(torch.stack([x, y], 1)[early:])
+    ax.set_xlim(left=0)
+
 # %% ../nbs/07_visualization.ipynb #3acd2e0b
 @styled
 def plot_losses(
     history: dict[str, list[float]],  # what `fit` returns, or a run's history.json
 ) -> Figure:                          # a panel for each term, over epochs
-    "Each term of the loss on training and test data, in nats per image."
+    "Each term of the loss, nats per image; that of each step from 10% of the run on."
     kept = history if isinstance(history, dict) else {}
     terms = [key[6:] for key in kept if key.startswith("train_") and kept[key]]
     if not terms: raise ValueError(
@@ -69,15 +80,17 @@ def plot_losses(
         f"as fit returns it, not {history!r:.60}")
     titles = {"loss": "Loss", "reconstruction": "Reconstruction", "kl": "KL divergence"}
     figure = Picture(figsize=(max(4, 8 / 3 * len(terms)), 2.8))
-    panels = figure.subplots(1, len(terms), squeeze=False)[0]
+    panels = figure.subplots(1, len(terms), squeeze=False, sharex=True)[0]
     for ax, term in zip(panels, terms):
         for split, color in (("train", "#adb5bd"), ("test", "#3b5bdb")):
             if not (values := history.get(f"{split}_{term}")): continue
             label = f"{split} {values[-1]:.{1 if abs(values[-1]) >= 10 else 3}f}"
             ax.plot(range(1, len(values) + 1), values, "o-", ms=4, c=color, label=label)
+        steps = history.get("step_loss") if term == "loss" else None
+        if steps: _draw_steps(ax, steps, len(history["train_loss"]))
         ax.set(title=titles.get(term, term), xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        ax.legend()
+        ax.legend(handlelength=1)
     panels[0].set_ylabel("nats per image")
     return figure
 
@@ -290,10 +303,10 @@ def _paint(ax, points, classes, index):
                       vmax=len(colors) - 0.5, linewidths=0, antialiased=False,
                       rasterized=True)
 
-# %% ../nbs/07_visualization.ipynb #d1bc186d
 def _spread(centres, distance):
     "Move points, (K, 2), that are nearer to each other than the distance apart."
-    centres = centres.clone()
+    turn = 2.4 * torch.arange(len(centres))  # equal points begin in ways of their own
+    centres = centres + 1e-3 * distance * torch.stack([turn.cos(), turn.sin()], 1)
     for _ in range(100):
         offset = centres[:, None] - centres                        # (K, K, 2)
         length = offset.norm(dim=2, keepdim=True).clamp_min(1e-6)  # (K, K, 1)
@@ -340,7 +353,7 @@ def _plot_line(ax, points, classes, index):
 
 # %% ../nbs/07_visualization.ipynb #4511c008
 def _shadow(mu):
-    "Points on the plane of most variance, (N, 2), names for its axes, and a title."
+    "Points on the plane of most variance, (N, 2), names of its axes, and a title."
     axes, variance = principal_components(mu.double(), 2)
     share = variance[:2] / variance.sum().clamp_min(1e-300)  # of one image, none
     names = (f"principal component {i} ({s:.1%} of the variance)"
