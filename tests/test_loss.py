@@ -197,7 +197,7 @@ def test_loss_is_the_negative_evidence_plus_the_gap(mu, log_var):
     assert gap > 0 and loss > -log_evidence
 
 
-@few
+@settings(few, max_examples=10)
 @given(tensors(0, 1, (1, 6)), float32(-2, 2), float32(-4, 1))
 def test_loss_of_a_grey_image_bounds_its_binary_images(grey, mu, log_var):
     """The mean over all 64 binary images of evidence and gap; the gap stays above zero, as one q answers for all of them."""
