@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MUON', 'polar_factor', 'Muon', 'along_the_path', 'MuonStep']
 
-# %% ../nbs/32_muon.ipynb #6ddc56ec
+# %% ../nbs/32_muon.ipynb #2fcf51fc
 from collections.abc import Callable
 
 import torch
@@ -18,10 +18,10 @@ from .model import inference, reference
 from .training import (GradientStep, Recipe, Redrawn, check_rate,
                                 negative_elbo, one_cycle)
 
-# %% ../nbs/32_muon.ipynb #9272c3a2
+# %% ../nbs/32_muon.ipynb #91b41936
 def polar_factor(
     M: Tensor,       # (m, n)
-    steps: int = 3,  # Newton-Schulz iterations
+    steps: int = 5,  # Newton-Schulz iterations
 ) -> Tensor:         # (m, n), all but its smallest singular values near one
     "Nearly U V^T of M = U S V^T, through its smaller Gram matrix, Eq. (32.2)."
     X = M / torch.linalg.vector_norm(M).clamp_min(1e-12)
@@ -34,7 +34,7 @@ def polar_factor(
         if i < steps - 1: A = S @ A @ S
     return X @ Q if tall else Q @ X
 
-# %% ../nbs/32_muon.ipynb #3dbca85e
+# %% ../nbs/32_muon.ipynb #ac92dbc0
 def _muon(W, G, memory, group):
     "Eq. (32.3) for one matrix or kernel; `memory` is empty at first."
     if not memory: memory["momentum"] = torch.zeros_like(W)
@@ -44,7 +44,7 @@ def _muon(W, G, memory, group):
     step = polar_factor(N, group["steps"]).reshape(W.shape)
     W.add_(step, alpha=-group["lr"] * factor)
 
-# %% ../nbs/32_muon.ipynb #8669c87e
+# %% ../nbs/32_muon.ipynb #edfe7e23
 def _adam(p, g, memory, group):
     "Eqs. (6.5) and (6.6) for one vector."
     if not memory:
@@ -56,7 +56,7 @@ def _adam(p, g, memory, group):
     scale = (square / decayed[1]).sqrt_().add_(1e-8)
     p.addcdiv_(mean, scale, value=-group["lr"] / decayed[0])
 
-# %% ../nbs/32_muon.ipynb #11f5d3da
+# %% ../nbs/32_muon.ipynb #15f9843f
 def _check_constants(lr, momentum, betas, steps):
     "`ValueError` for a constant that is out of range."
     check_rate(lr)
@@ -65,7 +65,7 @@ def _check_constants(lr, momentum, betas, steps):
         if not 0 <= value < 1:
             raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}")
 
-# %% ../nbs/32_muon.ipynb #a6c14249
+# %% ../nbs/32_muon.ipynb #98866399
 class Muon(torch.optim.Optimizer):
     "Muon for all parameters that are matrices or kernels, Adam for the others."
     def __init__(
@@ -74,7 +74,7 @@ class Muon(torch.optim.Optimizer):
         lr: float = 1e-2,                   # of Adam; of a matrix it is lr * r
         momentum: float = 0.95,             # of a matrix
         betas: tuple[float, float] = (0.9, 0.99),  # of Adam
-        steps: int = 3,                     # Newton-Schulz iterations
+        steps: int = 5,                     # Newton-Schulz iterations
     ):
         _check_constants(lr, momentum, betas, steps)
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "betas": betas,
@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
                 rule(p, p.grad, self.state[p], group)
         return loss
 
-# %% ../nbs/32_muon.ipynb #1023c275
+# %% ../nbs/32_muon.ipynb #8b72b503
 def along_the_path(
     objective: Callable,  # of a model and a batch
 ) -> Callable:            # the same, but for the gradient of the negative ELBO
@@ -100,7 +100,7 @@ def along_the_path(
         return Redrawn(along_the_path(objective.objective))
     return path_gradient if objective is negative_elbo else objective
 
-# %% ../nbs/32_muon.ipynb #8a465773
+# %% ../nbs/32_muon.ipynb #b97a92dc
 def _is_gaussian(model, loader):
     "Can `path_gradient` hold the density of q fixed?"
     with inference(model), noise_from(torch.Generator(reference(model).device)):
@@ -108,7 +108,7 @@ def _is_gaussian(model, loader):
         except ValueError: return False
     return True
 
-# %% ../nbs/32_muon.ipynb #ef2e603f
+# %% ../nbs/32_muon.ipynb #f2ffe40a
 class MuonStep(GradientStep):
     "Updates any model by `Muon`; the gradient of the ELBO goes along the path."
     def __init__(
@@ -122,5 +122,5 @@ class MuonStep(GradientStep):
         if _is_gaussian(model, loader): objective = along_the_path(objective)
         super().__init__(model, loader, objective, seed, optimizer)
 
-# %% ../nbs/32_muon.ipynb #2800ed65
-MUON = Recipe(epochs=165, batch_size=500, lr=0.01, schedule=one_cycle, step=MuonStep)
+# %% ../nbs/32_muon.ipynb #a196ce1e
+MUON = Recipe(epochs=150, batch_size=500, lr=0.01, schedule=one_cycle, step=MuonStep)
