@@ -91,7 +91,7 @@ def readme(index: dict) -> dict[Path, str | bytes]:
 
 def main() -> int:
     cfg = settings()
-    notebooks = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted((ROOT / "nbs").glob("*.ipynb"))}
+    notebooks = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted((ROOT / "nbs").glob("[!._]*.ipynb"))}
     made = update_notebooks(notebooks, cfg)
     made |= readme(notebooks["index"])
     stale = [p for p, content in made.items()

@@ -23,7 +23,7 @@ import sys
 import textwrap
 import time
 from configparser import ConfigParser
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Project:
         self.lib, self.nbs = self.ini["lib_name"], self.root / self.ini["nbs_path"]
         self.blob = f"{self.ini['git_url']}/blob/{self.ini['branch']}"
         self.colab = f"https://colab.research.google.com/github/{self.ini['user']}/{self.ini['repo']}/blob/{self.ini['branch']}"
-        self.notebooks = {p.stem: json.loads(p.read_text("utf-8")) for p in sorted(self.nbs.glob("*.ipynb"))}
+        self.notebooks = {p.stem: json.loads(p.read_text("utf-8")) for p in sorted(self.nbs.glob("[!._]*.ipynb"))}
         self.chapters = {name: chapter(name, nb) for name, nb in self.notebooks.items() if re.match(r"\d\d_", name)}
         sys.path.insert(0, str(self.root))  # the package of this project, installed or not
         self.modules = {c.module: c for c in self.chapters.values() if (self.root / self.lib / f"{c.module}.py").exists() and c.module != "__init__"}
@@ -104,13 +104,17 @@ def chapter(docname, nb):
                    title[1] if title else docname, subtitle[1] if subtitle else "", module)
 
 
+def anchor(name, project):
+    "Where the page derives an exported name; for docutils `MUON` and `muon` are one, so it says which."
+    return f"src-{name}" + "-capital" * (name != name.lower() and name.lower() in project.shown)
+
+
 def defined(code):
-    "The public names that a cell defines."
+    "The names that a cell defines."
     try: tree = ast.parse(code)
     except SyntaxError: return []
     names = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
-    names += [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
-    return [n for n in names if not n.startswith("_")]
+    return names + [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
 
 
 # ------------------------------------------------------------------------------------------------- 2. one notebook
@@ -128,6 +132,11 @@ def split_directives(text):
     while lines and (not lines[0].strip() or lines[0].lstrip().startswith("#|")):
         if match := re.match(r"\s*#\|\s*([\w-]+):?\s*(.*)", lines.pop(0)): found[match[1]] = match[2].strip().strip("\"'")
     return found, "\n".join(lines)
+
+
+def tags_of(found):
+    "The cell tags that stand for these directives."
+    return {TAGS.get(name) or TAGS.get((name, value)) for name, value in found.items()} - {None}
 
 
 def heading_slug(title):
@@ -180,9 +189,8 @@ def unchecked(nb):
     named = {number: (found, code) for found, code in cells for number in checked(found)}
     wrong = [f"equation ({tag}) has no cell that checks it, one with a line '#| checks: {tag}'" for tag in tags if tag not in named]
     for number, (found, code) in named.items():
-        hidden = "exports" in found or any(TAGS.get(name) or TAGS.get((name, value)) for name, value in found.items() if name != "hide_output")
         if number not in tags: wrong.append(f"'#| checks: {number}' names an equation that the chapter does not have")
-        elif hidden: wrong.append(f"the check of equation ({number}) is hidden or exported: a reader must see it, and a module is no place for it")
+        elif "exports" in found or tags_of(found) - {"remove-output"}: wrong.append(f"the check of equation ({number}) is hidden or exported: a reader must see it, and a module is no place for it")
         elif not re.search(r"\bassert|\btest_\w+\(", code): wrong.append(f"the check of equation ({number}) asserts nothing")
     return wrong
 
@@ -192,7 +200,7 @@ def code_cell(cell, docname, module, project):
     found, code = split_directives(source(cell))
     for name in sorted(set(found) - KNOWN - {t for t in TAGS if isinstance(t, str)} - set(project.ini["tst_flags"].split())):
         warn(f"unknown directive '#| {name}'", docname, "directive")
-    tags = {TAGS.get(name) or TAGS.get((name, value)) for name, value in found.items()} - {None}
+    tags = tags_of(found)
     cell = {**cell, "source": code, "metadata": {**cell["metadata"], "tags": sorted(tags)}}
     pictures = [base64.b64decode("".join(o["data"]["image/png"])) for o in cell["outputs"] if "image/png" in o.get("data", {})]
     if pictures and not tags & {"remove-cell", "remove-output"}:
@@ -200,16 +208,15 @@ def code_cell(cell, docname, module, project):
         cell["metadata"]["mystnb"] = {"image": {"alt": found.get("fig-alt", ""), **dict(zip(("width", "height"), map(str, imagesize.get(io.BytesIO(pictures[0])))))}}
         if found.get("fig-cap"): cell["metadata"]["mystnb"]["figure"] = {"caption": found["fig-cap"]}
     if "hide-input" in tags and "code-fold" not in found:  # an exported cell that the page leaves out: a fold, or nothing for imports
-        left = re.findall(r"^(?:def|class) (\w+)|^(\w+) =", code, re.M)
-        if not left: return []
-        cell["metadata"]["mystnb"] = {"code_prompt_show": "Left out here: " + ", ".join(a or b for a, b in left)}
+        if not defined(code): return []
+        cell["metadata"]["mystnb"] = {"code_prompt_show": "Left out here: " + ", ".join(defined(code))}
     if numbers := checked(found):
         return [markdown_cell(f"{{.checks}}\nchecks Eq{'s' * (len(numbers) > 1)}. " + ", ".join(f"({n})" for n in numbers), f"checks-{cell['id']}"), cell]
     if "exports" not in found: return [cell]
-    names = defined(code) if module in project.modules else []
+    names = [n for n in defined(code) if not n.startswith("_")] if module in project.modules else []
     home = f"{{py:mod}}`{project.lib}.{module}`" if module in project.modules else f"[`{project.lib}`](api/index.md)"
     links = ", ".join(f"{{py:obj}}`{n} <{project.lib}.{module}.{n}>`" for n in names)
-    spans = "".join(f"[]{{#src-{n}}}" for n in names)
+    spans = "".join(f"[]{{#{anchor(n, project)}}}" for n in names)
     mark = f"{{.exported}}\n{spans}[exported to]{{.exported-verb}} {home}" + (f" [{links}]{{.exported-names}}" if links else "")
     return [markdown_cell(mark, f"mark-{cell['id']}"), cell]
 
@@ -295,12 +302,13 @@ def describe(app, what, name, obj, options, lines):
         last = first + len(code) - 1
         lines[:] = [*map(plain, lines), "", *fields(getattr(obj, "fget", obj), "".join(code), project.raising - {short})]
     links = [f"`source <{project.blob}/{project.lib}/{module}.py#L{first}-L{last}>`__"]
-    if short in project.shown and not owner: links.insert(0, f":ref:`derived in {chapter_name(project, project.shown[short])} <src-{short}>`")
+    if short in project.shown and not owner: links.insert(0, f":ref:`derived in {chapter_name(project, project.shown[short])} <{anchor(short, project)}>`")
     lines += ["", ".. container:: api-links", "", *(line for link in links for line in (f"   {link}", ""))]
 
 
 def left_out(app, what, name, obj, skip, options):
-    "Values (a named tuple's are its parameters), and what another project's base class defines or documents."
+    "Values (a named tuple's or a dataclass's are its parameters), and what another project's base class defines or documents."
+    if getattr(obj, "__name__", name) != name: return True  # a function as the value of a field
     ours = (getattr(obj, "__module__", None) or app.vae_project.lib).startswith(app.vae_project.lib)
     return skip or not ours or not (callable(obj) or isinstance(obj, property)) or not obj.__doc__ and bool(inspect.getdoc(obj))
 
@@ -317,14 +325,21 @@ def comment(name, code):
 
 def fields(obj, code, raising):
     "Parameters, result and errors of a function, or of what makes an object of a class."
-    if hasattr(obj, "_fields"): return [line for name, kind in obj.__annotations__.items() for line in parameter(name, kind, comment(name, code))]
+    if hasattr(obj, "_fields") or is_dataclass(obj):
+        out = [line for name, kind in obj.__annotations__.items() for line in parameter(name, kind, comment(name, code))]
+        return out + errors(obj.__post_init__, raising) if hasattr(obj, "__post_init__") else out
     function = obj.__init__ if inspect.isclass(obj) else obj
     if getattr(function, "__module__", None) != obj.__module__: return []
     notes = docments(function, full=True, args_kwargs=True)
     result = notes.pop("return", None)
     out = [line for name, note in notes.items() if name != "self" for line in parameter(name, note.anno, note.docment)]
     if result and result.docment: out.append(f":returns: {plain(result.docment)}")
-    out += [f":raises {error}: {plain(words)}" for error, words in dict.fromkeys(raised(function))]
+    return out + errors(function, raising)
+
+
+def errors(function, raising):
+    "What a function raises itself, and through which functions it raises more."
+    out = [f":raises {error}: {plain(words)}" for error, words in dict.fromkeys(raised(function))]
     called = {ast.unparse(node.func).rpartition(".")[2] for node in tree(function) if isinstance(node, ast.Call)}
     if through := sorted(called & raising):
         out.append(":raises ValueError: what " + " and ".join(f"``{name}``" for name in through) + " raises")
@@ -375,7 +390,7 @@ def api_index(project):
 
 def citations(nb):
     "The links of a notebook that cite a source, (text, url): by where they lead or by a year at their end."
-    links = [link for cell in nb["cells"] if cell["cell_type"] == "markdown" for link in re.findall(r"(?<!!)\[([^\]!]+)\]\((https?://[^)\s]+)\)", source(cell))]
+    links = [link for cell in nb["cells"] if cell["cell_type"] == "markdown" for link in re.findall(r"(?<!!)\[([^\[\]!]+)\]\((https?://[^)\s]+)\)", source(cell))]
     return [(text, url) for text, url in links if url.startswith(CITED_HOSTS) or re.search(r"\b(?:19|20)\d\d\)?$", text)]
 
 

@@ -20,8 +20,10 @@ CHAPTERS = [name for name in NOTEBOOKS if name[:2].isdigit()]
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/x)"
 PIXEL = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
-MODULE = '''from typing import NamedTuple
-__all__ = ["SIDES", "scale", "Box", "Warned", "Size"]
+MODULE = '''from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+__all__ = ["SIDES", "scale", "SCALE", "Box", "Warned", "Size", "Frame"]
 
 SIDES = {"a": 1}  # edges of `Box`
 
@@ -56,6 +58,17 @@ class Size(NamedTuple):
     "Two lengths."
     width: int       # across
     height: int = 1  # up, *never* negative
+
+@dataclass(frozen=True)
+class Frame:
+    "A box with an edge."
+    edge: float = 0.5        # of the frame, > 0
+    by: Callable = scale     # what makes it larger
+    def __post_init__(self):
+        if self.edge <= 0: raise ValueError("edge must be positive")
+    def widen(self): "Make it larger."
+
+SCALE = 2.0  # a factor
 '''
 
 
@@ -76,7 +89,7 @@ FIRST = [text(f"# One\n> The first\n\n{BADGE}\n\nSee `scale`, `two`, `pkg.scale(
          code("#| default_exp one"), code("#| hide\nhidden = 1"), code("#| export\nimport math"),
          text("$$ a = b \\tag{1.1} $$\n\n> **Note.** Beware of `Box.grow`.\n\n$$ e = f \\tag{1.2} $$\n\n$$ unnumbered $$"),
          code("#| checks: 1.1\nassert 1 == 1"), code("#| checks: 1.2, 1.1\nassert 2 == 2"), code("#| export\ndef _refuse(x): pass\nLIMIT = 1"),
-         code("#| exports\ndef scale(x, by=2.0):\n    return x * by"), code("#| fig-alt: A red dot on nothing at all\nplot()", FIGURE),
+         code("#| exports\ndef scale(x, by=2.0):\n    return x * by\n\nSCALE = 2.0"), code("#| fig-alt: A red dot on nothing at all\nplot()", FIGURE),
          code("#| code-fold: true\nfolded = 1"), code("#| echo: false\nsilent = 1", printed("spoken")), code("#| output: false\nmute = 1", printed("unsaid"))]
 NAMES = {  # in backticks -> where it leads
     "nn.Linear": "/generated/torch.nn.Linear.html#torch.nn.Linear", "torch.randn(3)": "/generated/torch.randn.html#torch.randn",
@@ -154,7 +167,7 @@ def test_a_clean_book_builds_without_a_word_and_links_everything(book):
     assert complaints.strip() == ""
     one, two, api = pages["01_one"], pages["02_two"], pages["api/one"]
     assert [p.get_text().rstrip() for p in one.select(".cell_input pre")] == [
-        "assert 1 == 1", "assert 2 == 2", "def _refuse(x): pass\nLIMIT = 1", "def scale(x, by=2.0):\n    return x * by", "plot()", "folded = 1", "mute = 1"]
+        "assert 1 == 1", "assert 2 == 2", "def _refuse(x): pass\nLIMIT = 1", "def scale(x, by=2.0):\n    return x * by\n\nSCALE = 2.0", "plot()", "folded = 1", "mute = 1"]
     assert "spoken" in one.get_text() and "unsaid" not in one.get_text() and "hidden" not in one.article.get_text()
     assert [d.select_one("pre").get_text().rstrip() for d in one.select("details")] == ["def _refuse(x): pass\nLIMIT = 1", "folded = 1"]
     assert "Left out here: _refuse, LIMIT" in one.select_one("details summary").get_text()
@@ -263,15 +276,17 @@ def test_symbols_are_compared_as_they_are_meant():
 def test_the_api_reference_says_what_the_source_says(book):
     api = book[1]["api/one"]
     entries = {entry.dt["id"].removeprefix("pkg.one."): " ".join(entry.get_text(" ").split()) for entry in api.select("dl.py")}
-    assert list(entries) == ["SIDES", "scale", "Box", "Box.grow", "Box.half", "Box.plain", "Warned", "Size"]
+    assert list(entries) == ["SIDES", "scale", "Box", "Box.grow", "Box.half", "Box.plain", "Warned", "Size", "Frame", "Frame.widen", "SCALE"]
     assert "edges of Box" in entries["SIDES"] and "'a'" not in entries["SIDES"]
     assert "by : float = 2.0" in entries["scale"] and "x ( Tensor | float ) – pixels, (B, D)" in entries["scale"] and "x times by" in entries["scale"]
     assert "ValueError – by must be positive, not …" in entries["scale"] and api.select_one("dl.py a[href='../01_one.html#eq-1-1']")
     assert "side ( int ) – edge" in entries["Box"] and "what scale raises" in entries["Box.grow"] and "Returns : the new side" in entries["Box.grow"]
     assert "property half : float" in entries["Box.half"] and "of the side" in entries["Box.half"]
     assert "width ( int ) – across height ( int ) – up, *never* negative" in entries["Size"]
-    assert api.select_one("a[href='../01_one.html#src-scale']") and api.select_one("a[href='https://github.com/me/pkg/blob/main/pkg/one.py#L6-L12']")
-    assert api.select_one("a[href$='#L4-L4']") and api.select_one("dt a[href$='/tensors.html#torch.Tensor']")
+    assert "edge ( float ) – of the frame, > 0 by ( Callable ) – what makes it larger" in entries["Frame"] and "ValueError – edge must be positive" in entries["Frame"]
+    assert api.select_one("#pkg\\.one\\.SCALE + dd a[href='../01_one.html#src-scale-capital']")
+    assert api.select_one("a[href='../01_one.html#src-scale']") and api.select_one("a[href='https://github.com/me/pkg/blob/main/pkg/one.py#L8-L14']")
+    assert api.select_one("a[href$='#L6-L6']") and api.select_one("dt a[href$='/tensors.html#torch.Tensor']")
 
 
 @slow
