@@ -219,7 +219,7 @@ def test_a_form_that_no_picture_has_is_refused(tmp_path, options, said):
 
 
 def test_a_folder_in_alphabetical_order(tmp_path):
-    for i in (2, 0, 1): Image.fromarray(BYTES[i, 0].numpy()).save(tmp_path / f"{i}.png")
+    for i in (2, 0, 1): Image.fromarray(BYTES[i, 0].numpy()).save(tmp_path / f"{i}.{'PNG' if i else 'png'}")
     (tmp_path / "notes.txt").write_text("not a picture, and not said to be one")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -304,6 +304,15 @@ def test_what_cannot_be_read_is_named_once_and_left_out(tmp_path):
     first = ", ".join(str(tmp_path / "a" / name) for name in names[:3])
     assert str(told[0].message) == (f"{len(names)} of {len(names) + 1} files cannot be "
                                     f"read and are left out: {first} ...")
+
+
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_up_to_three_broken_files_are_named(tmp_path, n):
+    write(tmp_path, x_png=GREY)
+    paths = [tmp_path / f"broken{i}.png" for i in range(n)]
+    for path in paths: path.touch()
+    said = f"{n} of {n + 1} files cannot be read and are left out: {', '.join(map(str, paths[:3]))}{' ...' if n > 3 else ''}"
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$"): load_images(tmp_path)
 
 
 def test_a_folder_without_a_picture_is_refused(tmp_path):

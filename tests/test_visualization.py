@@ -379,6 +379,7 @@ def test_models_and_images_on_any_device(device):
              (v.interpolate(model, *images[:2], steps=3), v.interpolate(reference, *IMAGES[:2], steps=3)),
              (v.interpolate(model, *images[:2]), v.interpolate(reference, *IMAGES[:2]))]
     for ours, theirs in pairs: torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(v.generate_samples(model, 4, seeded(0)), v.generate_samples(model, 4, seeded(1)))
     for figure in (v.plot_reconstructions(model, images), v.plot_latent_space(model, (images, labels)), v.plot_manifold(model, 3),
                    v.plot_interpolation(model, *images[:2]), v.plot_reconstruction_history(images, {1: images})):
         assert isinstance(figure, Figure)
