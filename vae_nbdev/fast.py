@@ -171,8 +171,7 @@ def refuse_trained(
 def _has_plain_parts(model: nn.Module) -> bool:
     "Are the five linear layers of a `VAE` all that a model is made of?"
     if not isinstance(model, VAE): return False
-    coins = model.config | {"likelihood": "bernoulli"}
-    with torch.device("meta"): plain = VAE(**coins)
+    with torch.device("meta"): plain = VAE(**model.config | {"likelihood": "bernoulli"})
     kinds = lambda m: [(name, type(part)) for name, part in m.named_modules()][1:]
     shapes = lambda m: [(name, p.shape) for name, p in m.named_parameters()]
     return kinds(model) == kinds(plain) and shapes(model) == shapes(plain)
@@ -204,10 +203,8 @@ def start_from_data(
 def _held_fixed(q: Distribution) -> Distribution:
     "The same Gaussian; no gradient reaches its parameters."
     if isinstance(q, Independent):
-        return Independent(_held_fixed(q.base_dist), q.reinterpreted_batch_ndims,
-                           validate_args=False)
-    if isinstance(q, Normal):
-        return Normal(q.loc.detach(), q.scale.detach(), validate_args=False)
+        return Independent(_held_fixed(q.base_dist), q.reinterpreted_batch_ndims, False)
+    if isinstance(q, Normal): return Normal(q.loc.detach(), q.scale.detach(), False)
     if isinstance(q, MultivariateNormal):
         root = q.scale_tril.detach()
         return MultivariateNormal(q.loc.detach(), scale_tril=root, validate_args=False)
