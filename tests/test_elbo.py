@@ -145,6 +145,12 @@ def test_maximum_likelihood_of_equal_variances_has_no_directions():
             assert math.isclose(sigma, scale / math.sqrt(7))
 
 
+def test_maximum_likelihood_of_small_numbers_is_that_of_large_ones():
+    _, (x, *_), _ = problem(2, num=40)
+    for small, large in zip(ppca_maximum_likelihood(1e-12 * x, 2), ppca_maximum_likelihood(x, 2)):
+        torch.testing.assert_close(1e12 * small, large)
+
+
 # principal components
 
 @properties
@@ -341,18 +347,26 @@ NOT_POSITIVE = torch.tensor([[1, 2, 0], [2, 1, 0], [0, 0, 1]], dtype=F64)
     (lambda: ppca_log_evidence(X[0], W, B, SIGMA), r"x must be \(B, D\)"),
     (lambda: ppca_posterior(X[:, :5], W, B, SIGMA), r"not \(7, 5\), \(6, 3\) and \(6,\)"),
     (lambda: ppca_log_evidence(X, W, B[:1], SIGMA), r"b \(D,\), not"),
+    (lambda: ppca_log_evidence(X, W[:, 0], B, SIGMA), r"W \(D, Z\) and b \(D,\), not \(7, 6\), \(6,\) and \(6,\)"),
     (lambda: ppca_log_evidence(X.float(), W, B, SIGMA), "must have one dtype, not torch.float32"),
+    (lambda: ppca_log_evidence(X, W, B.float(), SIGMA), "must have one dtype, not .* and torch.float32"),
     (lambda: ppca_log_evidence(X, W, B, 0.0), r"sigma must be one positive number, not 0\.0"),
     (lambda: ppca_log_evidence(X, W, B, -1.0), r"sigma must be one positive number, not -1\.0"),
     (lambda: ppca_posterior(X, W, B, float("nan")), "sigma must be one positive number, not nan"),
+    (lambda: ppca_posterior(X, W, B, math.inf), "sigma must be one positive number, not inf"),
     (lambda: gaussian_elbo(X, W, B, torch.ones(6), MU, EYE), "sigma must be one positive number"),
     (lambda: gaussian_elbo(X, W, B, SIGMA, MU[:2], EYE), r"mu must be \(7, 3\).* not \(2, 3\)"),
     (lambda: gaussian_elbo(X, W, B, SIGMA, MU, torch.ones(7, 3, dtype=F64)), r"cov \(3, 3\) or \(7, 3, 3\), not"),
+    (lambda: gaussian_elbo(X, W, B, SIGMA, MU, EYE[None]), r"cov \(3, 3\) or \(7, 3, 3\), not .* and \(1, 3, 3\)"),
     (lambda: gaussian_elbo(X, W, B, SIGMA, MU, NOT_POSITIVE), "^cov must be positive definite; .* eigenvalue is -1"),
     (lambda: gaussian_kl(MU, EYE, MU, NOT_POSITIVE), "cov1 must be positive definite"),
     (lambda: gaussian_kl(MU, EYE.triu() + EYE.roll(1, 0).triu(), MU, EYE), "cov0 must be a finite, symmetric matrix"),
+    (lambda: gaussian_kl(MU, 1e-9 * (EYE + EYE.roll(1, 0)), MU, EYE), "cov0 must be a finite, symmetric matrix"),
+    (lambda: gaussian_kl(MU[:2], torch.stack([EYE, NOT_POSITIVE]), MU[:2], EYE), "cov0 must be positive definite; .* eigenvalue is -1"),
     (lambda: gaussian_kl(MU, EYE * float("nan"), MU, EYE), "cov0 must be a finite, symmetric matrix"),
     (lambda: gaussian_kl(MU, EYE, MU[:, :2], EYE), r"must be \(\.\.\., Z\).*\(7, 2\)"),
+    (lambda: gaussian_kl(MU, EYE[:2, :2], MU, EYE), r"must be \(\.\.\., Z\).*not \(7, 3\), \(2, 2\)"),
+    (lambda: gaussian_kl(MU, EYE, MU, EYE[:2, :2]), r"must be \(\.\.\., Z\).*\(7, 3\), \(2, 2\)$"),
     (lambda: ppca_maximum_likelihood(X, 6), "latent_dim from 1 to D - 1, not .* and 6"),
     (lambda: ppca_maximum_likelihood(X, 0), "latent_dim from 1 to D - 1, not .* and 0"),
     (lambda: ppca_maximum_likelihood(X[:3], 2), "no variance left outside 2 dimensions"),

@@ -85,7 +85,7 @@ def ppca_log_evidence(
     log_prior = -0.5 * mean.square().sum(1)        # its (2 pi)^(Z/2) cancels
     return _log_normal(error, len(b), sigma) + log_prior + 0.5 * torch.logdet(cov)
 
-# %% ../nbs/02_elbo.ipynb #de00c1ac
+# %% ../nbs/02_elbo.ipynb #734c49c4
 def _check_gaussians(mu0: Tensor, cov0: Tensor, mu1: Tensor, cov1: Tensor):
     "Refuse means and covariances whose dimensions differ."
     Z = mu0.shape[-1]
