@@ -6,7 +6,7 @@
 __all__ = ['BetaVAE', 'Schedule', 'WarmUp', 'Cyclic', 'divergence', 'coordinates', 'draw', 'FreeBits', 'BetaTC', 'path_log_prob',
            'ImportanceWeighted']
 
-# %% ../nbs/12_objectives.ipynb #a0bf8d7a
+# %% ../nbs/12_objectives.ipynb #d6746af5
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -20,7 +20,7 @@ from .elbo import noise_from
 from .model import as_vae
 from .training import negative_elbo
 
-# %% ../nbs/12_objectives.ipynb #de776540
+# %% ../nbs/12_objectives.ipynb #15b77328
 def _check_number(
     name: str,            # what to call it in the error
     value: object,        # what was given
@@ -32,14 +32,14 @@ def _check_number(
     wanted = "above 0 and at most 1" if share else "a finite number, 0 or more"
     raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
-# %% ../nbs/12_objectives.ipynb #bbf96deb
+# %% ../nbs/12_objectives.ipynb #31fc3038
 def _check_choice(name, value, *known):
     "`ValueError` for a word that is none of the known ones."
     if value in known: return
     words = ", ".join(map(repr, known[:-1]))
     raise ValueError(f"{name} must be {words} or {known[-1]!r}, not {value!r}")
 
-# %% ../nbs/12_objectives.ipynb #31cd6c21
+# %% ../nbs/12_objectives.ipynb #c14a4b01
 @dataclass(frozen=True)
 class BetaVAE:
     "Reconstruction + beta * KL; Higgins et al. (2017)."
@@ -57,7 +57,7 @@ class BetaVAE:
         terms = negative_elbo(model, batch, generator)
         return terms | {"loss": terms["reconstruction"] + self.beta * terms["kl"]}
 
-# %% ../nbs/12_objectives.ipynb #d4378f48
+# %% ../nbs/12_objectives.ipynb #8bf971a1
 class Schedule:
     "An objective whose weight moves during a run: has `beta`, and `fraction(share)`."
     def __call__(
@@ -76,7 +76,7 @@ class Schedule:
         "The objective of a moment of the run."
         return BetaVAE(self.beta * self.fraction(share))
 
-# %% ../nbs/12_objectives.ipynb #f0aeed90
+# %% ../nbs/12_objectives.ipynb #3967c750
 @dataclass(frozen=True)
 class WarmUp(Schedule):
     "The KL's weight goes from 0 to beta in a straight line; Sønderby et al. (2016)."
@@ -91,7 +91,7 @@ class WarmUp(Schedule):
         "Where the weight is."
         return min(1.0, share / self.share)
 
-# %% ../nbs/12_objectives.ipynb #fbaaafb1
+# %% ../nbs/12_objectives.ipynb #52de49c5
 @dataclass(frozen=True)
 class Cyclic(Schedule):
     "Warm-up again and again; Fu et al. (2019)."
@@ -108,7 +108,7 @@ class Cyclic(Schedule):
         "Where the weight is."
         return min(1.0, share * self.cycles % 1 / self.share)
 
-# %% ../nbs/12_objectives.ipynb #787dd65e
+# %% ../nbs/12_objectives.ipynb #496cbef4
 def divergence(
     q: Distribution,      # the posterior, or its coordinates
     prior: Distribution,  # the prior, or its coordinates
@@ -118,7 +118,7 @@ def divergence(
     try: return kl_divergence(q, prior)
     except NotImplementedError: return q.log_prob(z) - prior.log_prob(z)
 
-# %% ../nbs/12_objectives.ipynb #2167c708
+# %% ../nbs/12_objectives.ipynb #28aba042
 def coordinates(
     d: Distribution,  # a posterior or a prior, event (Z,)
     objective: str,   # who asks
@@ -129,7 +129,7 @@ def coordinates(
                      "independent (torch's Independent around, say, a Normal), not "
                      f"{type(d).__name__}")
 
-# %% ../nbs/12_objectives.ipynb #bef16119
+# %% ../nbs/12_objectives.ipynb #6e5d20e1
 def draw(
     vae: object,                               # has prior, posterior, likelihood
     x: Tensor,                                 # images, (B, ...)
@@ -143,7 +143,7 @@ def draw(
     images = x.expand(k, *x.shape).reshape(-1, *p.event_shape)  # (k * B, ...)
     return q, z, -p.log_prob(images).view(k, len(x))
 
-# %% ../nbs/12_objectives.ipynb #d0f165b0
+# %% ../nbs/12_objectives.ipynb #1a30afe5
 @dataclass(frozen=True)
 class FreeBits:
     "The first nats of each group of latent dimensions are free; Kingma et al. (2016)."
@@ -180,7 +180,7 @@ class FreeBits:
         return {"loss": reconstruction[0] + floored, "reconstruction":
                 reconstruction[0], "kl": kl.sum(1), "floored_kl": floored}
 
-# %% ../nbs/12_objectives.ipynb #2fe94d89
+# %% ../nbs/12_objectives.ipynb #873a03ee
 @dataclass(frozen=True)
 class BetaTC:
     "Negative ELBO + (beta - 1) * total correlation; Chen et al. (2018)."
@@ -220,7 +220,7 @@ class BetaTC:
                 "total_correlation": correlation,
                 "dimension_kl": marginals - prior.log_prob(z)}
 
-# %% ../nbs/12_objectives.ipynb #8a50d9a9
+# %% ../nbs/12_objectives.ipynb #a36ce3df
 def path_log_prob(
     q: Distribution,  # a posterior, batch (..., B)
     z: Tensor,        # samples that it drew with rsample, (k, B, ...)
@@ -233,7 +233,7 @@ def path_log_prob(
     along = (z - z.detach()) * slope                              # 0, with a gradient
     return value.detach() + along.flatten(value.ndim).sum(-1)
 
-# %% ../nbs/12_objectives.ipynb #a54d4bb4
+# %% ../nbs/12_objectives.ipynb #2d2da169
 @dataclass(frozen=True)
 class ImportanceWeighted:
     "Minus the importance-weighted bound; Burda et al. (2016)."
