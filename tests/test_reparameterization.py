@@ -144,6 +144,8 @@ def test_score_function_is_value_times_gradient_of_log_prob():
     log_q = Normal(leaves[0], leaves[1].mul(0.5).exp()).log_prob(z).sum()
     expected = [(exponential(z) - 0.7)[:, None] * s for s in torch.autograd.grad(log_q, leaves)]
     assert_close(list(score_function_gradient(exponential, MU, LOG_VAR, 5, 0.7, seeded(3))), expected)
+    plain = score_function_gradient(exponential, MU, LOG_VAR, 5, 0.0, seeded(3))
+    assert_close(score_function_gradient(exponential, MU, LOG_VAR, 5, generator=seeded(3)), plain)  # by default there is no baseline
 
 
 def test_variances_and_their_order():
