@@ -8,7 +8,7 @@ __all__ = ['BLOCK', 'Evidence', 'summarize', 'conditional', 'log_weights', 'log_
            'inference_gaps', 'Information', 'information', 'active_units', 'LatentReport', 'latent_report',
            'precision_recall', 'Protocol', 'Row', 'table', 'report', 'BurdaVAE']
 
-# %% ../nbs/11_evaluation.ipynb #f12f0a41
+# %% ../nbs/11_evaluation.ipynb #3dd963a2
 import json
 import math
 import time
@@ -26,7 +26,7 @@ from .model import (VAE, Distributions, as_vae, check_model, diagonal_gaussian,
                              has_coins, inference, posterior_mean, reference)
 from .training import Noise, model_batches
 
-# %% ../nbs/11_evaluation.ipynb #b5dfea9c
+# %% ../nbs/11_evaluation.ipynb #72ea433c
 class Evidence(NamedTuple):
     "Estimates of log p(x) of N images, and how far each can be trusted."
     log_px: Tensor          # the estimates, (N,), nats
@@ -35,7 +35,7 @@ class Evidence(NamedTuple):
     effective: Tensor       # effective sample size, 1 to K, (N,)
     largest: Tensor         # the largest weight's share of the sum, 1 / K to 1, (N,)
 
-# %% ../nbs/11_evaluation.ipynb #27ff01ef
+# %% ../nbs/11_evaluation.ipynb #a2a1f22b
 def summarize(
     log_w: Tensor,  # logarithms of the weights, (..., K)
 ) -> Evidence:      # (...) each
@@ -48,7 +48,7 @@ def summarize(
     log_px = total - math.log(K)
     return Evidence(log_px, error, log_w.mean(-1), 1 / squares, share.amax(-1))
 
-# %% ../nbs/11_evaluation.ipynb #21923f62
+# %% ../nbs/11_evaluation.ipynb #971424a7
 BLOCK = 1000  # codes of an image that are drawn at once
 
 def conditional(
@@ -60,7 +60,7 @@ def conditional(
     p = model.likelihood(z)
     return p.log_prob(x.reshape(len(x), *p.event_shape))
 
-# %% ../nbs/11_evaluation.ipynb #b89c59ce
+# %% ../nbs/11_evaluation.ipynb #8702afdd
 def log_weights(
     model: Distributions,     # the three distributions
     x: Tensor,                # one image, (1, ...)
@@ -77,7 +77,7 @@ def log_weights(
         found.append(ratio + torch.cat(given))
     return torch.cat(found)
 
-# %% ../nbs/11_evaluation.ipynb #ceceb926
+# %% ../nbs/11_evaluation.ipynb #998642f2
 def _whole(**numbers):
     "Numbers of at least one, checked by their names."
     return [check_whole(name, value) for name, value in numbers.items()]
@@ -95,7 +95,7 @@ def _joined(parts, join=torch.cat):
     "Named tuples of tensors as one."
     return type(parts[0])(*map(join, zip(*parts)))
 
-# %% ../nbs/11_evaluation.ipynb #12538952
+# %% ../nbs/11_evaluation.ipynb #abeb3240
 def log_likelihood(
     model: nn.Module,         # any model, see `as_vae`
     data: object,             # images, or pairs: see `make_loader`
@@ -111,7 +111,7 @@ def log_likelihood(
     with inference(model), Noise(reference(model).device, seed).own():
         return _joined([found(x) for x in _one_by_one(batches, progress)], torch.stack)
 
-# %% ../nbs/11_evaluation.ipynb #10c00ff7
+# %% ../nbs/11_evaluation.ipynb #440e1fed
 def temperatures(
     num_steps: int,  # T
 ) -> list[float]:    # beta from 0 to 1, T + 1 of them
@@ -119,7 +119,7 @@ def temperatures(
     s = torch.linspace(-4, 4, num_steps + 1, dtype=torch.float64).sigmoid()
     return ((s - s[0]) / (s[-1] - s[0])).tolist()
 
-# %% ../nbs/11_evaluation.ipynb #6221812a
+# %% ../nbs/11_evaluation.ipynb #eb5c87e6
 def tempered(
     model: Distributions,  # the three distributions
     x: Tensor,             # images, (R, ...)
@@ -134,7 +134,7 @@ def tempered(
         slope, = torch.autograd.grad(density.sum(), z)
     return density.detach(), slope, likelihood.detach()
 
-# %% ../nbs/11_evaluation.ipynb #688639ce
+# %% ../nbs/11_evaluation.ipynb #4945a1e5
 def hamiltonian(
     target: partial,    # `tempered` of a model and its images: z, beta -> ...
     z: Tensor,          # codes, (R, Z)
@@ -157,7 +157,7 @@ def hamiltonian(
     z = torch.where(taken[:, None], new, z)
     return z, torch.where(taken, after, before), accept
 
-# %% ../nbs/11_evaluation.ipynb #42de5b5b
+# %% ../nbs/11_evaluation.ipynb #e8476b3e
 def anneal(
     target: partial,     # `tempered` of a model and its images: z, beta -> ...
     z: Tensor,           # where the chains begin, (B * C, Z)
@@ -180,13 +180,14 @@ def anneal(
         step = step * (0.3 * (accepted - 0.65)).exp()  # the rehearsal's next one
     return log_w.view(-1, chains), used
 
-# %% ../nbs/11_evaluation.ipynb #d0ee79b9
+# %% ../nbs/11_evaluation.ipynb #79bf142a
 def _check_smooth(vae, x):
     "`ValueError` where no gradient reaches z."
     z = vae.prior.sample((len(x),)).requires_grad_()
-    with torch.enable_grad(): log_p = conditional(vae, x, z).sum() + 0 * z.sum()
-    if not torch.autograd.grad(log_p, z)[0].any(): raise ValueError("model must have a likelihood that is differenti"
-        "able in z, and it is not; does it detach, or compute under no_grad?")
+    with torch.enable_grad(): log_p = conditional(vae, x, z).sum()
+    found = log_p.requires_grad and torch.autograd.grad(log_p, z, allow_unused=True)[0]
+    if not isinstance(found, Tensor): raise ValueError(
+        "model must have a likelihood with a gradient in z; does it use no_grad?")
 
 def _upwards(vae, x, chains, steps, leapfrog):
     "A rehearsal, then a run from the prior: target, path, step sizes, log w."
@@ -197,7 +198,7 @@ def _upwards(vae, x, chains, steps, leapfrog):
     sizes = walk(starts[0])[1]
     return target, path, sizes, walk(starts[1], steps=sizes)[0]
 
-# %% ../nbs/11_evaluation.ipynb #803dde0d
+# %% ../nbs/11_evaluation.ipynb #82ecfd75
 def annealed_log_likelihood(
     model: nn.Module,        # any model whose likelihood is differentiable in z
     data: object,            # images, or pairs: see `make_loader`
@@ -213,7 +214,7 @@ def annealed_log_likelihood(
     with inference(model), Noise(reference(model).device, seed).own():
         return _joined([summarize(_upwards(vae, x, *form)[-1]) for x, _ in batches])
 
-# %% ../nbs/11_evaluation.ipynb #3beb3a45
+# %% ../nbs/11_evaluation.ipynb #231c9e9f
 class Bracket(NamedTuple):
     "Bounds of log p(x) of images that a model has made."
     images: Tensor  # (N, ...)
@@ -229,7 +230,7 @@ def _bracket(vae, num_images, chains, steps, leapfrog):
     down, _ = anneal(target, begin, path[::-1], leapfrog, chains, sizes[::-1])
     return Bracket(x, summarize(log_w).log_px, -summarize(down).log_px)
 
-# %% ../nbs/11_evaluation.ipynb #38101163
+# %% ../nbs/11_evaluation.ipynb #0854f3e1
 def bidirectional(
     model: nn.Module,       # any model whose likelihood is differentiable in z
     num_images: int = 100,  # N, drawn from the model
@@ -244,7 +245,7 @@ def bidirectional(
     with inference(model), Noise(reference(model).device, seed).own():
         return _bracket(as_vae(model), *form)
 
-# %% ../nbs/11_evaluation.ipynb #ebd05db8
+# %% ../nbs/11_evaluation.ipynb #a6423f09
 def refine_posterior(
     model: Distributions,   # the three distributions, see `as_vae`
     x: Tensor,              # images, (B, ...)
@@ -266,7 +267,7 @@ def refine_posterior(
         adam.step()
     return diagonal_gaussian(mu.detach(), log_var.detach())
 
-# %% ../nbs/11_evaluation.ipynb #1e9c77c8
+# %% ../nbs/11_evaluation.ipynb #7b389dac
 class Gaps(NamedTuple):
     "log p(x), the ELBO of the best Gaussian and that of the encoder, (N,), nats."
     log_px: Tensor  # importance sampling, half of the weights from each of the two
@@ -283,7 +284,7 @@ def _gaps(vae, x, num_samples, num_steps):
         weights = [log_weights(vae, image, q, num_samples) for q in both]
         yield Gaps(summarize(torch.cat(weights)).log_px, *(w.mean() for w in weights))
 
-# %% ../nbs/11_evaluation.ipynb #2fade67e
+# %% ../nbs/11_evaluation.ipynb #af24e041
 def inference_gaps(
     model: nn.Module,         # any model whose likelihood is differentiable in z
     data: object,             # images, or pairs: see `make_loader`
@@ -298,7 +299,7 @@ def inference_gaps(
         found = [gap for x, _ in batches for gap in _gaps(vae, x, *form)]
     return _joined(found, torch.stack)
 
-# %% ../nbs/11_evaluation.ipynb #1b77bbaa
+# %% ../nbs/11_evaluation.ipynb #9883cd00
 class Information(NamedTuple):
     "What a code knows of its image, in nats per image."
     rate: float      # mean KL of q(z|x) to the prior, by sampling
@@ -311,7 +312,7 @@ class Information(NamedTuple):
         "KL(q(z) || p(z)) by Eq. (11.8), from below (it may be negative) and above."
         return self.rate - self.left_out, self.rate - self.included
 
-# %% ../nbs/11_evaluation.ipynb #725e4857
+# %% ../nbs/11_evaluation.ipynb #2d6fb730
 def information(
     model: nn.Module,  # any model, see `as_vae`
     data: object,      # N images, at least 2; the work grows as N squared
@@ -335,7 +336,7 @@ def information(
             first += len(z)
     return Information(*torch.cat(found, 1).double().mean(1).tolist(), math.log(N))
 
-# %% ../nbs/11_evaluation.ipynb #94f0c125
+# %% ../nbs/11_evaluation.ipynb #1c97e703
 def active_units(
     model: nn.Module,         # any model, see `as_vae`
     images: Tensor,           # (N, ...)
@@ -347,7 +348,7 @@ def active_units(
     variance = posterior_mean(model, images).var(0, correction=0)
     return variance > threshold, variance
 
-# %% ../nbs/11_evaluation.ipynb #53c58e25
+# %% ../nbs/11_evaluation.ipynb #13b2d2cd
 class LatentReport(NamedTuple):
     "What each latent dimension does."
     kl: Tensor                # mean KL of each dimension to the prior, (Z,), nats
@@ -362,7 +363,7 @@ class LatentReport(NamedTuple):
                 f"{self.kl.max():.3f} for each unit; mutual information {low:.2f} to "
                 f"{high:.2f} nats (log N = {limit:.2f})")
 
-# %% ../nbs/11_evaluation.ipynb #d32addc1
+# %% ../nbs/11_evaluation.ipynb #a9619fa7
 def _kl_of_units(vae, x):
     "KL of each dimension of each image to the prior, (B, Z)."
     q, p = vae.posterior(x), vae.prior
@@ -372,7 +373,7 @@ def _kl_of_units(vae, x):
                      f"for a KL of each unit, not {type(q).__name__} and "
                      f"{type(p).__name__}")
 
-# %% ../nbs/11_evaluation.ipynb #f78afaa1
+# %% ../nbs/11_evaluation.ipynb #df8bddd7
 def latent_report(
     model: nn.Module,         # with a q and a prior of independent Gaussians
     data: object,             # images, or (images, labels); better not for training
@@ -387,7 +388,7 @@ def latent_report(
     active, variance = active_units(model, x, threshold)
     return LatentReport(kl.mean(0), variance, active, information(model, x, seed))
 
-# %% ../nbs/11_evaluation.ipynb #66e49c4b
+# %% ../nbs/11_evaluation.ipynb #e3e49568
 def precision_recall(
     real: Tensor,  # features of real images, (N, F)
     fake: Tensor,  # features of samples, (M, F)
@@ -402,7 +403,7 @@ def precision_recall(
     recall = (distance <= radius(fake)[:, None]).any(0).double().mean()
     return precision.item(), recall.item()
 
-# %% ../nbs/11_evaluation.ipynb #edb13079
+# %% ../nbs/11_evaluation.ipynb #b084abaf
 def _count(n, what):
     return f"{'unknown number of' if n is None else format(n, ',')} {what}"
 
@@ -415,7 +416,7 @@ def _sentence(row):
     told = "".join(text.format(value) for text, value in parts if value is not None)
     return f"{row.model}: {row.nats:.2f} nats{told}; {row.protocol}; {row.source}"
 
-# %% ../nbs/11_evaluation.ipynb #997ad2cc
+# %% ../nbs/11_evaluation.ipynb #67bfb05a
 @dataclass(frozen=True)
 class Protocol:
     "All that decides whether two numbers may be compared."
@@ -431,7 +432,7 @@ class Protocol:
         return f"{self.data}, {self.split}, {images}; {self.values}; " \
                f"{self.estimator}, {samples}"
 
-# %% ../nbs/11_evaluation.ipynb #77592b4f
+# %% ../nbs/11_evaluation.ipynb #0e6c39a9
 @dataclass(frozen=True)
 class Row:
     "A number that was measured or published, with its protocol."
@@ -447,7 +448,7 @@ class Row:
     def to_markdown(self) -> str: return table([self])
     def __str__(self) -> str: return _sentence(self)
 
-# %% ../nbs/11_evaluation.ipynb #e861f640
+# %% ../nbs/11_evaluation.ipynb #52c144b0
 def table(
     rows: list[Row],  # in the order in which they are to appear
 ) -> str:             # Markdown
@@ -463,7 +464,7 @@ def table(
     legend = "\n".join(f"- {head} {p}" for head, p in zip(heads, protocols))
     return f"{grid}\n\n-log p(x), nats per image, by protocol:\n\n{legend}"
 
-# %% ../nbs/11_evaluation.ipynb #acca48f2
+# %% ../nbs/11_evaluation.ipynb #d3cb2ff8
 def _evaluated(model, data, seed):
     "The images to evaluate, how they were made binary, and a hash of them."
     x, values = split_data(data)[0].cpu(), "as given"
@@ -473,7 +474,7 @@ def _evaluated(model, data, seed):
         values = f"drawn binary, seed {seed}"
     return x, values, sha256(x.contiguous().numpy().tobytes()).hexdigest()[:12]
 
-# %% ../nbs/11_evaluation.ipynb #6b5b828a
+# %% ../nbs/11_evaluation.ipynb #def41854
 def report(
     model: nn.Module,         # any model, see `as_vae`
     data: object,             # images, or (images, labels), in memory
@@ -495,7 +496,7 @@ def report(
     return Row(name or type(model).__name__, nats, protocol,
                None if math.isnan(error) else error, bound, seconds)
 
-# %% ../nbs/11_evaluation.ipynb #2726db91
+# %% ../nbs/11_evaluation.ipynb #9cdba913
 def _tanh_layers(*widths):
     "Linear layers, a tanh after each."
     pairs = zip(widths, widths[1:])
@@ -511,10 +512,9 @@ def _rows(x, width, name):
     "A batch as rows of `width` numbers; `ValueError` for any other."
     rows = x.flatten(1) if name == "input_dim" and x.ndim > 1 else x
     if rows.shape[-1:] == (width,): return rows
-    raise ValueError(f"the model must get {name} = {width} numbers for each image, not "
-                     f"a batch of shape {tuple(x.shape)}")
+    raise ValueError(f"rows must have {name} = {width} numbers, not {tuple(x.shape)}")
 
-# %% ../nbs/11_evaluation.ipynb #be6791bf
+# %% ../nbs/11_evaluation.ipynb #de24335f
 class _TanhNetworks(nn.Module):
     "The learned part: an encoder, its two answers, a decoder, its logits."
     def __init__(
@@ -537,7 +537,7 @@ class _TanhNetworks(nn.Module):
         self.fc_output = nn.Linear(hidden_dims[0], input_dim)
         self.apply(_glorot)
 
-# %% ../nbs/11_evaluation.ipynb #fcbc4d79
+# %% ../nbs/11_evaluation.ipynb #ec82cc79
 class BurdaVAE(_TanhNetworks, Distributions):
     "The one-layer model of Burda et al. (2016): tanh networks on both sides of z."
     image_shape, decode, forward = VAE.image_shape, VAE.decode, VAE.forward
