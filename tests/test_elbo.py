@@ -372,6 +372,8 @@ NOT_POSITIVE = torch.tensor([[1, 2, 0], [2, 1, 0], [0, 0, 1]], dtype=F64)
     (lambda: ppca_maximum_likelihood(X[:3], 2), "no variance left outside 2 dimensions"),
     (lambda: principal_components(X[0]), r"x must be \(N, D\), .* not \(6,\)"),
     (lambda: principal_components(X[:0]), r"with no dimension 0, not \(0, 6\)"),
+    (lambda: principal_components(X.log()), "x must hold finite numbers alone"),
+    (lambda: ppca_maximum_likelihood(X / 0, 2), "x must hold finite numbers alone"),
     (lambda: principal_components(X, 0), "k must be from 1 to D = 6, not 0"),
     (lambda: principal_components(X, 7), "k must be from 1 to D = 6, not 7"),
     (lambda: PPCA(W, B, 0.0), "sigma must be one positive number, not 0"),

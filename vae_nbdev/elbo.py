@@ -85,7 +85,7 @@ def ppca_log_evidence(
     log_prior = -0.5 * mean.square().sum(1)        # its (2 pi)^(Z/2) cancels
     return _log_normal(error, len(b), sigma) + log_prior + 0.5 * torch.logdet(cov)
 
-# %% ../nbs/02_elbo.ipynb #734c49c4
+# %% ../nbs/02_elbo.ipynb #dc005877
 def _check_gaussians(mu0: Tensor, cov0: Tensor, mu1: Tensor, cov1: Tensor):
     "Refuse means and covariances whose dimensions differ."
     Z = mu0.shape[-1]
@@ -108,6 +108,7 @@ def _check_observations(x: Tensor, k: int | None):
         raise ValueError(f"x must be (N, D), with no dimension 0, not {tuple(x.shape)}")
     if k is not None and not 1 <= k <= x.shape[1]:
         raise ValueError(f"k must be from 1 to D = {x.shape[1]}, not {k}")
+    if not x.isfinite().all(): raise ValueError("x must hold finite numbers alone")
 
 # %% ../nbs/02_elbo.ipynb #2bca2435
 def gaussian_kl(
