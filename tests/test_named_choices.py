@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vae_nbdev.data import binarize
-from vae_nbdev.model import LIKELIHOODS, VAE, check_values, from_name
+from vae_nbdev.model import LIKELIHOODS, VAE, Distributions, check_values, from_name
 from vae_nbdev.runs import load, save
 from vae_nbdev.training import OBJECTIVES, Recipe, evaluate, find_objective, fit, negative_elbo
 
@@ -62,6 +62,27 @@ def test_the_written_out_gradient_is_for_coins_alone(name):
     train(plain, recipe="plain"), train(seed, recipe="seed")
     assert torch.equal(weights(plain), weights(seed))
     with pytest.raises(ValueError, match="model has other parts"): train(small_vae(likelihood=name), recipe="fast")
+
+
+class Maps(torch.nn.Module, Distributions):
+    """Gives two maps for each picture: the means first, then the log scales."""
+    latent_dim, image_shape = 3, (1, 4, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.observation = from_name("gaussian:scale=pixel", LIKELIHOODS, "likelihood")
+        self.encoder, self.decoder = torch.nn.Linear(16, 6), torch.nn.Linear(3, 32)
+
+    def encode(self, x): return self.encoder(x.flatten(1)).chunk(2, dim=1)
+    def decode_logits(self, z): return self.decoder(z).view(-1, 2, 4, 4)
+
+
+def test_maps_are_parted_along_their_channels():
+    torch.manual_seed(0)
+    model, z = Maps(), torch.randn(5, 3)
+    p = model.likelihood(z)
+    assert p.batch_shape == (5,) and p.event_shape == (1, 4, 4)
+    assert torch.equal(p.mean, model.decode_logits(z)[:, :1])
 
 
 def test_parameters_follow_a_name():
