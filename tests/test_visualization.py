@@ -1,6 +1,7 @@
 """Pictures draw what they say, refuse what they cannot draw, and leave nothing behind."""
 import json
 import math
+import time
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -198,6 +199,15 @@ def test_losses_have_a_line_of_the_single_steps_in_units_of_epochs(epochs, n):
     width = S - len(x) + 1
     assert width == max(1, round(S / 50)) and np.allclose(np.diff(x), 1 / n, rtol=1e-3)
     assert x[0] == pytest.approx((width + 1) / 2 / n, rel=1e-5) and x[-1] == pytest.approx(epochs - (width - 1) / 2 / n, rel=1e-5)
+
+
+def test_the_line_of_a_long_run_has_a_thousand_points_and_takes_no_time():
+    S, epochs = 600_000, 4
+    start = time.perf_counter()
+    x, y = curve_of(v.plot_losses(with_steps([9 - 3 * (s + 1) / S for s in range(S)])))
+    assert time.perf_counter() - start < 20 and 900 < len(x) < 1100
+    np.testing.assert_allclose(y, 9 - 3 * x / epochs, rtol=1e-4)
+    assert x[0] < 0.02 * epochs and x[-1] > 0.98 * epochs and np.allclose(np.diff(x), 600 / (S / epochs), rtol=1e-2)
 
 
 def test_the_line_of_the_steps_is_smooth():

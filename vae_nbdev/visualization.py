@@ -60,11 +60,12 @@ def styled(
 # %% ../nbs/07_visualization.ipynb #7f56151a
 def _draw_steps(ax, losses, epochs):
     "The loss of each step, a mean over 2% of the run; the view ignores the first 10%."
-    width, early = (max(1, round(share * len(losses))) for share in (0.02, 0.1))
-    y = torch.tensor(losses).unfold(0, width, 1).mean(1)
-    x = (torch.arange(len(y)) + (width + 1) / 2) * epochs / len(losses)
+    width = max(1, round(0.02 * len(losses)))
+    stride = -(-width // 20)  # a thousand points are enough for a line
+    y = torch.tensor(losses).unfold(0, width, stride).mean(1)
+    x = (stride * torch.arange(len(y)) + (width + 1) / 2) * epochs / len(losses)
     ax.add_artist(Line2D(x, y, lw=1, color="#bcc4cb", zorder=1, label="each step"))
-    ax.update_datalim(torch.stack([x, y], 1)[early:])
+    ax.update_datalim(torch.stack([x, y], 1)[len(y) // 10:])
     ax.set_xlim(left=0)
 
 # %% ../nbs/07_visualization.ipynb #3acd2e0b
@@ -305,8 +306,7 @@ def _paint(ax, points, classes, index):
 
 def _spread(centres, distance):
     "Move points, (K, 2), that are nearer to each other than the distance apart."
-    turn = 2.4 * torch.arange(len(centres))  # equal points begin in ways of their own
-    centres = centres + 1e-3 * distance * torch.stack([turn.cos(), turn.sin()], 1)
+    centres = centres + 1e-3 * distance * torch.arange(len(centres))[:, None]  # apart
     for _ in range(100):
         offset = centres[:, None] - centres                        # (K, K, 2)
         length = offset.norm(dim=2, keepdim=True).clamp_min(1e-6)  # (K, K, 1)
