@@ -105,8 +105,9 @@ def chapter(docname, nb):
 
 
 def anchor(name, project):
-    "Where the page derives an exported name; for docutils `MUON` and `muon` are one, so it says which."
-    return f"src-{name}" + "-capital" * (name != name.lower() and name.lower() in project.shown)
+    "Where the page derives an exported name; for docutils `MUON` and `Muon` are one, so the second gets a number."
+    twins = [n for n in project.shown if n.lower() == name.lower()]
+    return f"src-{name}" + (f"-{twins.index(name) + 1}" if name in twins[1:] else "")
 
 
 def defined(code):

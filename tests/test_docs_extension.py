@@ -284,7 +284,7 @@ def test_the_api_reference_says_what_the_source_says(book):
     assert "property half : float" in entries["Box.half"] and "of the side" in entries["Box.half"]
     assert "width ( int ) – across height ( int ) – up, *never* negative" in entries["Size"]
     assert "edge ( float ) – of the frame, > 0 by ( Callable ) – what makes it larger" in entries["Frame"] and "ValueError – edge must be positive" in entries["Frame"]
-    assert api.select_one("#pkg\\.one\\.SCALE + dd a[href='../01_one.html#src-scale-capital']")
+    assert api.select_one("#pkg\\.one\\.SCALE + dd a[href='../01_one.html#src-scale-2']")
     assert api.select_one("a[href='../01_one.html#src-scale']") and api.select_one("a[href='https://github.com/me/pkg/blob/main/pkg/one.py#L8-L14']")
     assert api.select_one("a[href$='#L6-L6']") and api.select_one("dt a[href$='/tensors.html#torch.Tensor']")
 
