@@ -114,7 +114,7 @@ def divergence(
     prior: Distribution,  # the prior, or its coordinates
     z: Tensor,            # a sample of q
 ) -> Tensor:              # KL(q || prior), nats
-    "The KL in closed form where torch knows one, else from the sample, Eq. (2.26)."
+    "The KL in closed form where torch knows one, else from the sample, Eq. (2.24)."
     try: return kl_divergence(q, prior)
     except NotImplementedError: return q.log_prob(z) - prior.log_prob(z)
 
