@@ -8,7 +8,7 @@ __all__ = ['BLOCK', 'Evidence', 'summarize', 'conditional', 'log_weights', 'log_
            'inference_gaps', 'Information', 'information', 'active_units', 'LatentReport', 'latent_report',
            'precision_recall', 'Protocol', 'Row', 'table', 'report', 'BurdaVAE']
 
-# %% ../nbs/11_evaluation.ipynb #9fee8786
+# %% ../nbs/11_evaluation.ipynb #b48f6d09
 import json
 import math
 import time
@@ -26,7 +26,7 @@ from .model import (VAE, Distributions, as_vae, check_model, diagonal_gaussian,
                              has_coins, inference, posterior_mean, reference)
 from .training import Noise, model_batches
 
-# %% ../nbs/11_evaluation.ipynb #de0097cd
+# %% ../nbs/11_evaluation.ipynb #99424528
 class Evidence(NamedTuple):
     "Estimates of log p(x) of N images, and how far each can be trusted."
     log_px: Tensor          # the estimates, (N,), nats
@@ -35,7 +35,7 @@ class Evidence(NamedTuple):
     effective: Tensor       # effective sample size, 1 to K, (N,)
     largest: Tensor         # the largest weight's share of the sum, 1 / K to 1, (N,)
 
-# %% ../nbs/11_evaluation.ipynb #c97d32d7
+# %% ../nbs/11_evaluation.ipynb #2757414c
 def summarize(
     log_w: Tensor,  # logarithms of the weights, (..., K)
 ) -> Evidence:      # (...) each
@@ -48,7 +48,7 @@ def summarize(
     log_px = total - math.log(K)
     return Evidence(log_px, error, log_w.mean(-1), 1 / squares, share.amax(-1))
 
-# %% ../nbs/11_evaluation.ipynb #91f08306
+# %% ../nbs/11_evaluation.ipynb #4267efe1
 BLOCK = 1000  # codes of an image that are drawn at once
 
 def conditional(
@@ -60,7 +60,7 @@ def conditional(
     p = model.likelihood(z)
     return p.log_prob(x.reshape(len(x), *p.event_shape))
 
-# %% ../nbs/11_evaluation.ipynb #2cfecf27
+# %% ../nbs/11_evaluation.ipynb #956f2951
 def log_weights(
     model: Distributions,     # the three distributions
     x: Tensor,                # one image, (1, ...)
@@ -77,7 +77,7 @@ def log_weights(
         found.append(ratio + torch.cat(given))
     return torch.cat(found)
 
-# %% ../nbs/11_evaluation.ipynb #d0dac623
+# %% ../nbs/11_evaluation.ipynb #0ebab2c1
 def _whole(**numbers):
     "Numbers of at least one, checked by their names."
     return [check_whole(name, value) for name, value in numbers.items()]
@@ -95,7 +95,7 @@ def _joined(parts, join=torch.cat):
     "Named tuples of tensors as one."
     return type(parts[0])(*map(join, zip(*parts)))
 
-# %% ../nbs/11_evaluation.ipynb #cf8dd036
+# %% ../nbs/11_evaluation.ipynb #98d70c5c
 def log_likelihood(
     model: nn.Module,         # any model, see `as_vae`
     data: object,             # images, or pairs: see `make_loader`
@@ -111,7 +111,7 @@ def log_likelihood(
     with inference(model), Noise(reference(model).device, seed).own():
         return _joined([found(x) for x in _one_by_one(batches, progress)], torch.stack)
 
-# %% ../nbs/11_evaluation.ipynb #a4b5bf5c
+# %% ../nbs/11_evaluation.ipynb #9f368808
 def temperatures(
     num_steps: int,  # T
 ) -> list[float]:    # beta from 0 to 1, T + 1 of them
@@ -119,7 +119,7 @@ def temperatures(
     s = torch.linspace(-4, 4, num_steps + 1, dtype=torch.float64).sigmoid()
     return ((s - s[0]) / (s[-1] - s[0])).tolist()
 
-# %% ../nbs/11_evaluation.ipynb #7bc12539
+# %% ../nbs/11_evaluation.ipynb #f8faf8b0
 def tempered(
     model: Distributions,  # the three distributions
     x: Tensor,             # images, (R, ...)
@@ -134,7 +134,7 @@ def tempered(
         slope, = torch.autograd.grad(density.sum(), z)
     return density.detach(), slope, likelihood.detach()
 
-# %% ../nbs/11_evaluation.ipynb #17ce715a
+# %% ../nbs/11_evaluation.ipynb #a582706c
 def hamiltonian(
     target: partial,    # `tempered` of a model and its images: z, beta -> ...
     z: Tensor,          # codes, (R, Z)
@@ -157,7 +157,7 @@ def hamiltonian(
     z = torch.where(taken[:, None], new, z)
     return z, torch.where(taken, after, before), accept
 
-# %% ../nbs/11_evaluation.ipynb #337eeb59
+# %% ../nbs/11_evaluation.ipynb #f7d39277
 def anneal(
     target: partial,     # `tempered` of a model and its images: z, beta -> ...
     z: Tensor,           # where the chains begin, (B * C, Z)
@@ -180,7 +180,7 @@ def anneal(
         step = step * (0.3 * (accepted - 0.65)).exp()  # the rehearsal's next one
     return log_w.view(-1, chains), used
 
-# %% ../nbs/11_evaluation.ipynb #57ce6bac
+# %% ../nbs/11_evaluation.ipynb #a729d225
 def _check_smooth(vae, x):
     "`ValueError` where no gradient reaches z."
     z = vae.prior.sample((len(x),)).requires_grad_()
@@ -198,7 +198,7 @@ def _upwards(vae, x, chains, steps, leapfrog):
     sizes = walk(starts[0])[1]
     return target, path, sizes, walk(starts[1], steps=sizes)[0]
 
-# %% ../nbs/11_evaluation.ipynb #4a275dbe
+# %% ../nbs/11_evaluation.ipynb #121913c7
 def annealed_log_likelihood(
     model: nn.Module,        # any model whose likelihood is differentiable in z
     data: object,            # images, or pairs: see `make_loader`
@@ -214,7 +214,7 @@ def annealed_log_likelihood(
     with inference(model), Noise(reference(model).device, seed).own():
         return _joined([summarize(_upwards(vae, x, *form)[-1]) for x, _ in batches])
 
-# %% ../nbs/11_evaluation.ipynb #61f24b78
+# %% ../nbs/11_evaluation.ipynb #f3ee7a57
 class Bracket(NamedTuple):
     "Bounds of log p(x) of images that a model has made."
     images: Tensor  # (N, ...)
@@ -230,7 +230,7 @@ def _bracket(vae, num_images, chains, steps, leapfrog):
     down, _ = anneal(target, begin, path[::-1], leapfrog, chains, sizes[::-1])
     return Bracket(x, summarize(log_w).log_px, -summarize(down).log_px)
 
-# %% ../nbs/11_evaluation.ipynb #ed36af67
+# %% ../nbs/11_evaluation.ipynb #13273e10
 def bidirectional(
     model: nn.Module,       # any model whose likelihood is differentiable in z
     num_images: int = 100,  # N, drawn from the model
@@ -245,7 +245,7 @@ def bidirectional(
     with inference(model), Noise(reference(model).device, seed).own():
         return _bracket(as_vae(model), *form)
 
-# %% ../nbs/11_evaluation.ipynb #a5dc661f
+# %% ../nbs/11_evaluation.ipynb #7dbace8e
 def refine_posterior(
     model: Distributions,   # the three distributions, see `as_vae`
     x: Tensor,              # images, (B, ...)
@@ -267,7 +267,7 @@ def refine_posterior(
         adam.step()
     return diagonal_gaussian(mu.detach(), log_var.detach())
 
-# %% ../nbs/11_evaluation.ipynb #ef915b8d
+# %% ../nbs/11_evaluation.ipynb #3634b266
 class Gaps(NamedTuple):
     "log p(x), the ELBO of the best Gaussian and that of the encoder, (N,), nats."
     log_px: Tensor  # importance sampling, half of the weights from each of the two
@@ -284,7 +284,7 @@ def _gaps(vae, x, num_samples, num_steps):
         weights = [log_weights(vae, image, q, num_samples) for q in both]
         yield Gaps(summarize(torch.cat(weights)).log_px, *(w.mean() for w in weights))
 
-# %% ../nbs/11_evaluation.ipynb #47f54697
+# %% ../nbs/11_evaluation.ipynb #182d2756
 def inference_gaps(
     model: nn.Module,         # any model whose likelihood is differentiable in z
     data: object,             # images, or pairs: see `make_loader`
@@ -299,7 +299,7 @@ def inference_gaps(
         found = [gap for x, _ in batches for gap in _gaps(vae, x, *form)]
     return _joined(found, torch.stack)
 
-# %% ../nbs/11_evaluation.ipynb #aebdbc09
+# %% ../nbs/11_evaluation.ipynb #4f1573d5
 class Information(NamedTuple):
     "What a code knows of its image, in nats per image."
     rate: float      # mean KL of q(z|x) to the prior, by sampling
@@ -312,7 +312,7 @@ class Information(NamedTuple):
         "KL(q(z) || p(z)) by Eq. (11.8), from below (it may be negative) and above."
         return self.rate - self.left_out, self.rate - self.included
 
-# %% ../nbs/11_evaluation.ipynb #1899bf49
+# %% ../nbs/11_evaluation.ipynb #1406761f
 def information(
     model: nn.Module,  # any model, see `as_vae`
     data: object,      # N images, at least 2; the work grows as N squared
@@ -336,7 +336,7 @@ def information(
             first += len(z)
     return Information(*torch.cat(found, 1).double().mean(1).tolist(), math.log(N))
 
-# %% ../nbs/11_evaluation.ipynb #c9cf844e
+# %% ../nbs/11_evaluation.ipynb #6286439a
 def active_units(
     model: nn.Module,         # any model, see `as_vae`
     images: Tensor,           # (N, ...)
@@ -348,7 +348,7 @@ def active_units(
     variance = posterior_mean(model, images).var(0, correction=0)
     return variance > threshold, variance
 
-# %% ../nbs/11_evaluation.ipynb #db079952
+# %% ../nbs/11_evaluation.ipynb #28bbb7bb
 class LatentReport(NamedTuple):
     "What each latent dimension does."
     kl: Tensor                # mean KL of each dimension to the prior, (Z,), nats
@@ -363,7 +363,7 @@ class LatentReport(NamedTuple):
                 f"{self.kl.max():.3f} for each unit; mutual information {low:.2f} to "
                 f"{high:.2f} nats (log N = {limit:.2f})")
 
-# %% ../nbs/11_evaluation.ipynb #eaf039f8
+# %% ../nbs/11_evaluation.ipynb #369ce800
 def _kl_of_units(vae, x):
     "KL of each dimension of each image to the prior, (B, Z)."
     q, p = vae.posterior(x), vae.prior
@@ -373,7 +373,7 @@ def _kl_of_units(vae, x):
                      f"for a KL of each unit, not {type(q).__name__} and "
                      f"{type(p).__name__}")
 
-# %% ../nbs/11_evaluation.ipynb #1fd3bc13
+# %% ../nbs/11_evaluation.ipynb #ad26e59a
 def latent_report(
     model: nn.Module,         # with a q and a prior of independent Gaussians
     data: object,             # images, or (images, labels); better not for training
@@ -388,7 +388,7 @@ def latent_report(
     active, variance = active_units(model, x, threshold)
     return LatentReport(kl.mean(0), variance, active, information(model, x, seed))
 
-# %% ../nbs/11_evaluation.ipynb #a1f1df60
+# %% ../nbs/11_evaluation.ipynb #960c8d92
 def precision_recall(
     real: Tensor,  # features of real images, (N, F)
     fake: Tensor,  # features of samples, (M, F)
@@ -403,7 +403,7 @@ def precision_recall(
     recall = (distance <= radius(fake)[:, None]).any(0).double().mean()
     return precision.item(), recall.item()
 
-# %% ../nbs/11_evaluation.ipynb #a4e3995e
+# %% ../nbs/11_evaluation.ipynb #154aa6e0
 def _count(n, what):
     return f"{'unknown number of' if n is None else format(n, ',')} {what}"
 
@@ -416,7 +416,7 @@ def _sentence(row):
     told = "".join(text.format(value) for text, value in parts if value is not None)
     return f"{row.model}: {row.nats:.2f} nats{told}; {row.protocol}; {row.source}"
 
-# %% ../nbs/11_evaluation.ipynb #91154db8
+# %% ../nbs/11_evaluation.ipynb #a1f627c8
 @dataclass(frozen=True)
 class Protocol:
     "All that decides whether two numbers may be compared."
@@ -432,7 +432,7 @@ class Protocol:
         return f"{self.data}, {self.split}, {images}; {self.values}; " \
                f"{self.estimator}, {samples}"
 
-# %% ../nbs/11_evaluation.ipynb #6ce8020c
+# %% ../nbs/11_evaluation.ipynb #acf46783
 @dataclass(frozen=True)
 class Row:
     "A number that was measured or published, with its protocol."
@@ -448,7 +448,7 @@ class Row:
     def to_markdown(self) -> str: return table([self])
     def __str__(self) -> str: return _sentence(self)
 
-# %% ../nbs/11_evaluation.ipynb #57287cec
+# %% ../nbs/11_evaluation.ipynb #3bca387e
 def table(
     rows: list[Row],  # in the order in which they are to appear
 ) -> str:             # Markdown
@@ -464,7 +464,7 @@ def table(
     legend = "\n".join(f"- {head} {p}" for head, p in zip(heads, protocols))
     return f"{grid}\n\n-log p(x), nats per image, by protocol:\n\n{legend}"
 
-# %% ../nbs/11_evaluation.ipynb #56998d69
+# %% ../nbs/11_evaluation.ipynb #fe80d6fb
 def _evaluated(model, data, seed):
     "The images to evaluate, how they were made binary, and a hash of them."
     x, values = split_data(data)[0].cpu(), "as given"
@@ -474,7 +474,7 @@ def _evaluated(model, data, seed):
         values = f"drawn binary, seed {seed}"
     return x, values, sha256(x.contiguous().numpy().tobytes()).hexdigest()[:12]
 
-# %% ../nbs/11_evaluation.ipynb #15866c02
+# %% ../nbs/11_evaluation.ipynb #ef685290
 def report(
     model: nn.Module,         # any model, see `as_vae`
     data: object,             # images, or (images, labels), in memory
@@ -495,7 +495,7 @@ def report(
     error = found.log_px.std().item() / math.sqrt(N) if N > 1 else None
     return Row(name or type(model).__name__, nats, protocol, error, bound, seconds)
 
-# %% ../nbs/11_evaluation.ipynb #d88fed19
+# %% ../nbs/11_evaluation.ipynb #e208f6dd
 def _tanh_layers(*widths):
     "Linear layers, a tanh after each."
     pairs = zip(widths, widths[1:])
@@ -513,7 +513,7 @@ def _rows(x, width, name):
     if rows.shape[-1:] == (width,): return rows
     raise ValueError(f"rows must have {name} = {width} numbers, not {tuple(x.shape)}")
 
-# %% ../nbs/11_evaluation.ipynb #9e732cc2
+# %% ../nbs/11_evaluation.ipynb #af0443fb
 class _TanhNetworks(nn.Module):
     "The learned part: an encoder, its two answers, a decoder, its logits."
     def __init__(
@@ -536,7 +536,7 @@ class _TanhNetworks(nn.Module):
         self.fc_output = nn.Linear(hidden_dims[0], input_dim)
         self.apply(_glorot)
 
-# %% ../nbs/11_evaluation.ipynb #d73742e9
+# %% ../nbs/11_evaluation.ipynb #b505f82b
 class BurdaVAE(_TanhNetworks, Distributions):
     "The one-layer model of Burda et al. (2016): tanh networks on both sides of z."
     image_shape, decode, forward = VAE.image_shape, VAE.decode, VAE.forward
