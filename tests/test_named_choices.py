@@ -169,6 +169,15 @@ def test_another_objective_is_another_run(tmp_path):
     train(small_vae(), objective="beta-vae:beta=2", out=tmp_path, resume=True, epochs=3)
 
 
+def test_other_images_are_another_run(tmp_path):
+    """Also those of the same shape that begin with the same image."""
+    images = some_images(200)
+    train(small_vae(), images, out=tmp_path)
+    images[100:] = 1 - images[100:]
+    with pytest.raises(ValueError, match="as another run: train_data was"):
+        train(small_vae(), images, out=tmp_path, resume=True, epochs=3)
+
+
 # ---- binary images drawn anew -------------------------------------------------------------------
 
 def test_images_are_drawn_anew_for_each_epoch():
