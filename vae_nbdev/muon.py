@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MUON', 'polar_factor', 'Muon', 'along_the_path', 'MuonStep', 'MoreSamples']
 
-# %% ../nbs/32_muon.ipynb #1e2f8058
+# %% ../nbs/32_muon.ipynb #de5254ae
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,10 +20,10 @@ from .objectives import ImportanceWeighted
 from .training import (GradientStep, Recipe, Redrawn, check_rate,
                                 negative_elbo, one_cycle)
 
-# %% ../nbs/32_muon.ipynb #1b9229f5
+# %% ../nbs/32_muon.ipynb #784d27a2
 def polar_factor(
     M: Tensor,       # (m, n)
-    steps: int = 5,  # Newton-Schulz iterations
+    steps: int = 3,  # Newton-Schulz iterations
 ) -> Tensor:         # (m, n), all but its smallest singular values near one
     "Nearly U V^T of M = U S V^T, through its smaller Gram matrix, Eq. (32.2)."
     X = M / torch.linalg.vector_norm(M).clamp_min(1e-12)
@@ -36,7 +36,7 @@ def polar_factor(
         if i < steps - 1: A = S @ A @ S
     return X @ Q if tall else Q @ X
 
-# %% ../nbs/32_muon.ipynb #f2222279
+# %% ../nbs/32_muon.ipynb #265c1744
 def _muon(W, G, memory, group):
     "Eq. (32.3) for one matrix or kernel; `memory` is empty at first."
     if not memory: memory["momentum"] = torch.zeros_like(W)
@@ -46,7 +46,7 @@ def _muon(W, G, memory, group):
     step = polar_factor(N, group["steps"]).reshape(W.shape)
     W.add_(step, alpha=-group["lr"] * factor)
 
-# %% ../nbs/32_muon.ipynb #28f7ddc5
+# %% ../nbs/32_muon.ipynb #d7abe316
 def _adam(p, g, memory, group):
     "Eqs. (6.5) and (6.6) for one vector."
     if not memory:
@@ -58,7 +58,7 @@ def _adam(p, g, memory, group):
     scale = (square / decayed[1]).sqrt_().add_(1e-8)
     p.addcdiv_(mean, scale, value=-group["lr"] / decayed[0])
 
-# %% ../nbs/32_muon.ipynb #2e346163
+# %% ../nbs/32_muon.ipynb #a4feef57
 def _check_constants(lr, momentum, betas, steps):
     "`ValueError` for a constant that is out of range."
     check_rate(lr)
@@ -67,7 +67,7 @@ def _check_constants(lr, momentum, betas, steps):
         if not 0 <= value < 1:
             raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}")
 
-# %% ../nbs/32_muon.ipynb #046fca78
+# %% ../nbs/32_muon.ipynb #dbedbd72
 class Muon(torch.optim.Optimizer):
     "Muon for all parameters that are matrices or kernels, Adam for the others."
     def __init__(
@@ -76,7 +76,7 @@ class Muon(torch.optim.Optimizer):
         lr: float = 1e-2,                   # of Adam; of a matrix it is lr * r
         momentum: float = 0.95,             # of a matrix
         betas: tuple[float, float] = (0.9, 0.99),  # of Adam
-        steps: int = 5,                     # Newton-Schulz iterations
+        steps: int = 3,                     # Newton-Schulz iterations
     ):
         _check_constants(lr, momentum, betas, steps)
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "betas": betas,
@@ -93,7 +93,7 @@ class Muon(torch.optim.Optimizer):
                 rule(p, p.grad, self.state[p], group)
         return loss
 
-# %% ../nbs/32_muon.ipynb #e2aad265
+# %% ../nbs/32_muon.ipynb #9826d822
 def along_the_path(
     objective: Callable,  # of a model and a batch
 ) -> Callable:            # the same, but for the gradient of the negative ELBO
@@ -102,7 +102,7 @@ def along_the_path(
         return Redrawn(along_the_path(objective.objective))
     return path_gradient if objective is negative_elbo else objective
 
-# %% ../nbs/32_muon.ipynb #ba7e4a34
+# %% ../nbs/32_muon.ipynb #a0f009c0
 def _is_gaussian(model, loader):
     "Can `path_gradient` hold the density of q fixed?"
     with inference(model), noise_from(torch.Generator(reference(model).device)):
@@ -110,7 +110,7 @@ def _is_gaussian(model, loader):
         except ValueError: return False
     return True
 
-# %% ../nbs/32_muon.ipynb #c70ec291
+# %% ../nbs/32_muon.ipynb #0b8a202b
 class MuonStep(GradientStep):
     "Updates any model by `Muon`; the gradient of the ELBO goes along the path."
     def __init__(
@@ -124,15 +124,15 @@ class MuonStep(GradientStep):
         if _is_gaussian(model, loader): objective = along_the_path(objective)
         super().__init__(model, loader, objective, seed, optimizer)
 
-# %% ../nbs/32_muon.ipynb #90f5bced
-MUON = Recipe(epochs=125, batch_size=500, lr=0.01, schedule=one_cycle, step=MuonStep)
+# %% ../nbs/32_muon.ipynb #183b56eb
+MUON = Recipe(epochs=160, batch_size=500, lr=0.01, schedule=one_cycle, step=MuonStep)
 
-# %% ../nbs/32_muon.ipynb #3462b617
+# %% ../nbs/32_muon.ipynb #e7b0dfd2
 @dataclass(frozen=True)
 class MoreSamples:
     "The importance-weighted bound: one code for each image at first, several later."
     num_samples: int = 5  # codes for each image in the end, k
-    share: float = 0.6    # of the run, after which there are several
+    share: float = 0.85   # of the run, after which there are several
 
     def __post_init__(self):
         check_whole("num_samples", self.num_samples)
