@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from .data import binarize, check_whole, kind_of_values, split_data
-from .model import (VAE, Distributions, as_vae, check_model, diagonal_gaussian,
-                             has_coins, inference, posterior_mean, reference)
+from .model import (VAE, Distributions, FlatModel, as_vae, check_model,
+                             diagonal_gaussian, has_coins, inference, posterior_mean,
+                             reference)
 from .training import Noise, model_batches
 
 # %% ../nbs/11_evaluation.ipynb #99424528
@@ -514,7 +515,7 @@ def _rows(x, width, name):
     raise ValueError(f"rows must have {name} = {width} numbers, not {tuple(x.shape)}")
 
 # %% ../nbs/11_evaluation.ipynb #af0443fb
-class _TanhNetworks(nn.Module):
+class _TanhNetworks(FlatModel):
     "The learned part: an encoder, its two answers, a decoder, its logits."
     def __init__(
         self,
@@ -537,17 +538,8 @@ class _TanhNetworks(nn.Module):
         self.apply(_glorot)
 
 # %% ../nbs/11_evaluation.ipynb #b505f82b
-class BurdaVAE(_TanhNetworks, Distributions):
+class BurdaVAE(_TanhNetworks):
     "The one-layer model of Burda et al. (2016): tanh networks on both sides of z."
-    image_shape, decode, forward = VAE.image_shape, VAE.decode, VAE.forward
-
-    @property
-    def config(self) -> dict:
-        "What the constructor needs to make a model of this kind."
-        names = ["input_dim", "hidden_dims", "latent_dim"]
-        names += ["image_shape"] * (self.image_shape is not None)
-        return {name: getattr(self, name) for name in names}
-
     def encode(
         self,
         x: Tensor,               # images, (B, D) or (B, C, H, W) with C * H * W = D

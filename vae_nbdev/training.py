@@ -194,7 +194,7 @@ def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a re
     if isinstance(recipe, Recipe): return recipe
     return from_name(recipe, RECIPES, "recipe")
 
-# %% ../nbs/06_training.ipynb #dd877805
+# %% ../nbs/06_training.ipynb #00e38737
 OBJECTIVES = {  # an objective, or where its class is
     "elbo": negative_elbo,
     "beta-vae": "vae_nbdev.objectives:BetaVAE",
@@ -203,10 +203,11 @@ OBJECTIVES = {  # an objective, or where its class is
     "free-bits": "vae_nbdev.objectives:FreeBits",
     "beta-tc": "vae_nbdev.objectives:BetaTC",
     "iwae": "vae_nbdev.objectives:ImportanceWeighted",
+    "more-samples": "vae_nbdev.muon:MoreSamples",
     "dequantized": "vae_nbdev.likelihoods:Dequantized",
 }
 
-# %% ../nbs/06_training.ipynb #d1691c66
+# %% ../nbs/06_training.ipynb #eb042576
 def find_objective(
     objective: str | Callable,  # a name, or an objective
     binarize: bool = False,     # on binary images drawn anew?
@@ -216,7 +217,7 @@ def find_objective(
     found = objective if given else from_name(objective, OBJECTIVES, "objective")
     return Redrawn(found) if binarize else found
 
-# %% ../nbs/06_training.ipynb #a99d13ed
+# %% ../nbs/06_training.ipynb #a14e093f
 def with_schedule(
     rates: Iterable[float],  # learning rates of the steps to come
     step: GradientStep,      # is given, before each step, the objective of that moment
@@ -232,7 +233,7 @@ def with_schedule(
             step.objective = objective.at((i + 0.5) / steps)
         yield rate
 
-# %% ../nbs/06_training.ipynb #ba5b5aae
+# %% ../nbs/06_training.ipynb #24e6bebf
 @dataclass(frozen=True)
 class Redrawn:
     "An objective on binary images, drawn anew from grey ones each time."
@@ -343,7 +344,7 @@ def check_rate(
     if good: return float(lr)
     raise ValueError(f"lr must be a finite number above 0, not {lr!r}")
 
-# %% ../nbs/06_training.ipynb #94d916bc
+# %% ../nbs/06_training.ipynb #690f2af2
 def choose(
     recipe: str | Recipe,  # a name in `RECIPES`, or a recipe
     seed: int,             # of the run
@@ -471,7 +472,7 @@ def batches_in(loader: BatchLoader | StreamLoader) -> int | None:
     try: return len(loader)
     except TypeError: return None
 
-# %% ../nbs/06_training.ipynb #5f21985b
+# %% ../nbs/06_training.ipynb #2b53bc5c
 def run_batches(
     model: nn.Module,    # any model, on its device
     train_data: object,  # images in any form that `make_loader` takes
