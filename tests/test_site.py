@@ -157,7 +157,7 @@ def test_every_numbered_equation_leads_to_its_check_and_back(pages):
         marks = soup.select(".to-check a")
         assert [re.search(r"\(.*\)", a["aria-label"])[0] for a in marks] == [re.search(r"\(.*\)", n)[0] for n in numbers], name
         for a in marks:
-            caption = soup.find(id=a["href"][1:]).find_parent(class_="checks", string=None) or soup.find(id=a["href"][1:])
+            caption = soup.find(id=a["href"][1:]).find_parent(class_="checks") or soup.find(id=a["href"][1:])
             assert caption.select(f"a[href='{a['href'].replace('check', 'eq')}']") and caption.find_next_sibling(class_="cell"), (name, a["href"])
 
 
