@@ -312,6 +312,7 @@ def test_codes_that_ignore_the_image_carry_nothing():
         def likelihood(self, z): return Independent(Normal(z, 1.0), 1)
     x = torch.randn(230, 2)  # more than one block, and not a whole number of them
     assert information(Deaf(), x)[:3] == pytest.approx((0, 0, 0), abs=1e-5)
+    assert not active_units(Deaf(), x, 0)[0].any(), "above the threshold, not at it"
     r = latent_report(Deaf(), x)
     assert not r.active.any() and r.kl.sum() == 0 and str(r).startswith("0 of 2 units active; KL 0.00 nats")
 
