@@ -227,3 +227,13 @@ def test_a_discrete_likelihood_refuses_other_values(name):
     with pytest.raises(ValueError, match="train_data .*255"): train(model, some_images() * 0.999)
     with pytest.raises(ValueError, match="data .*255"): evaluate(model, some_images() * 0.999)
     check_values(model.likelihood(torch.zeros(1, 3)), some_images(2))
+
+
+def test_a_stream_is_looked_at_batch_by_batch():
+    stream = lambda *batches: [(x, torch.zeros(len(x))) for x in batches] * 2
+    good, bad = some_images(8), some_images(8) * 0.999
+    with pytest.raises(ValueError, match="train_data .*255"):
+        train(small_vae(likelihood="beta-binomial"), stream(good, bad), batch_size=None)
+    with pytest.raises(ValueError, match="train_data must hold finite values in"):
+        train(small_vae(), stream(good, good + 1), batch_size=None)
+    train(small_vae(likelihood="gaussian"), stream(good, good + 1), batch_size=None)

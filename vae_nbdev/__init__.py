@@ -17,17 +17,24 @@ PUBLIC = {
     "reparameterization": "reparameterize pathwise_gradient score_function_gradient",
     "loss": """kl_divergence reconstruction_loss loss_function nats_to_bits
         bits_per_dim""",
-    "model": """VAE Distributions as_vae diagonal_gaussian bernoulli inference
-        posterior_mean decode reconstruct""",
-    "training": """fit evaluate negative_elbo Recipe RECIPES GradientStep
+    "model": """VAE FlatModel Distributions LIKELIHOODS as_vae diagonal_gaussian
+        bernoulli inference posterior_mean decode reconstruct""",
+    "training": """fit evaluate negative_elbo OBJECTIVES Recipe RECIPES GradientStep
         choose_device""",
     "visualization": """plot_losses plot_reconstructions plot_reconstruction_history
         plot_samples plot_latent_space plot_manifold plot_interpolation plot_grid
         generate_samples interpolate""",
     "runs": "save load",
     "pictures": "load_images load_image",
+    "evaluation": """log_likelihood annealed_log_likelihood bidirectional
+        inference_gaps information latent_report precision_recall report table
+        BurdaVAE""",
+    "objectives": "BetaVAE WarmUp Cyclic FreeBits BetaTC ImportanceWeighted",
+    "likelihoods": """ContinuousBernoulliPixels GaussianPixels CategoricalPixels
+        DiscretizedLogisticPixels BetaBinomialPixels Dequantized""",
     "fast": "path_gradient muon_adam start_from_data",
     "speed": "bench print_bench",
+    "muon": "Muon",
 }
 
 # %% ../nbs/99_package.ipynb #b1a3c486

@@ -15,7 +15,7 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -207,6 +207,10 @@ class Loader:
         "Go on where another loader of the same data was."
         self.epoch = int(state["epoch"])
 
+    def check_pixels(self, name: str = "data") -> None:
+        "`ValueError` unless all pixels are in [0, 1]; of a stream, when they come."
+        self.check_values(lambda images: check_images(images, name))
+
 # %% ../nbs/01_data.ipynb #a34d4cc5
 class BatchLoader(Loader):
     "Mini-batches `(images, labels)` from tensors in memory; labels may be None."
@@ -229,9 +233,9 @@ class BatchLoader(Loader):
         if self.labels is not None: self.labels = self.labels.to(device)
         return self
 
-    def check_pixels(self, name: str = "data") -> None:
-        "`ValueError` unless all pixels are in [0, 1]."
-        check_images(self.images, name)
+    def check_values(self, check: Callable) -> None:
+        "Call `check`, which may raise an error, with the images."
+        check(self.images)
 
     @property
     def example(self) -> Tensor:  # (2, ...), or (1, ...) where there is but one
@@ -269,13 +273,13 @@ def _draws_undone(source: Iterable) -> Iterator[None]:
         for put_back, state in kept: put_back(state)
 
 # %% ../nbs/01_data.ipynb #674a9197
-def _check_batches(batches: Iterable, name: str, pixels: str | None) -> Iterator[tuple]:
-    "One pass over a source, in our form; the range is checked if `pixels` names it."
+def _check_batches(batches: Iterable, name: str, check: Callable) -> Iterator[tuple]:
+    "One pass over a source, in our form; each batch is checked."
     i = -1
     for i, batch in enumerate(batches):
         try:
             images, labels = split_data(batch, name)
-            if pixels: check_images(images, pixels)
+            check(images)
         except ValueError as error: raise ValueError(f"batch {i} of {error}") from error
         yield images, labels
     if i < 0: raise ValueError(
@@ -295,23 +299,24 @@ class StreamLoader(Loader):
                 f"{type(batches).__name__} can be read only once, if at all: give a "
                 "list, a DataLoader, or an object whose __iter__ begins anew")
         self.batches, self.name = batches, name
-        self.device = self.dtype = self._pixels = self._example = None
+        self.device = self.dtype = self._example = None
+        self._check = lambda images: None
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None):
         "Where batches go, and the type of their images; the loader itself."
         self.device, self.dtype = device, dtype
         return self
 
-    def check_pixels(self, name: str = "data") -> None:
-        "From now on, `ValueError` where a batch has pixels that are not in [0, 1]."
-        self._pixels = name
+    def check_values(self, check: Callable) -> None:
+        "From now on, call `check`, which may raise an error, with each batch."
+        self._check = check
 
     @property
     def example(self) -> Tensor:  # (2, ...), or (1, ...) where there is but one
         "The first two images of a pass; looking leaves the next pass as it was."
         if self._example is None:
             with _draws_undone(self.batches):
-                batches = _check_batches(self.batches, self.name, self._pixels)
+                batches = _check_batches(self.batches, self.name, self._check)
                 self._example = next(batches)[0][:2].clone()
         return self._example.to(self.device, self.dtype)
 
@@ -320,7 +325,7 @@ class StreamLoader(Loader):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         self.epoch += 1
-        for x, y in _check_batches(self.batches, self.name, self._pixels):
+        for x, y in _check_batches(self.batches, self.name, self._check):
             yield x.to(self.device, self.dtype), y if y is None else y.to(self.device)
 
 # %% ../nbs/01_data.ipynb #91cd7323

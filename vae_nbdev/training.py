@@ -31,7 +31,7 @@ from torch.distributions import Bernoulli
 from .data import (BatchLoader, StreamLoader, check_whole, kind_of_values,
                             make_loader)
 from .elbo import elbo_terms, noise_from
-from .model import (as_vae, check_model, check_values, from_name, has_coins,
+from .model import (as_vae, check_model, check_values, from_name,
                              in_known_shape, inference, note_shapes, of_one_pixel,
                              reference)
 
@@ -194,7 +194,7 @@ def find_recipe(recipe: str | Recipe) -> Recipe:  # a name in `RECIPES`, or a re
     if isinstance(recipe, Recipe): return recipe
     return from_name(recipe, RECIPES, "recipe")
 
-# %% ../nbs/06_training.ipynb #00e38737
+# %% ../nbs/06_training.ipynb #757c6f26
 OBJECTIVES = {  # an objective, or where its class is
     "elbo": negative_elbo,
     "beta-vae": "vae_nbdev.objectives:BetaVAE",
@@ -207,7 +207,7 @@ OBJECTIVES = {  # an objective, or where its class is
     "dequantized": "vae_nbdev.likelihoods:Dequantized",
 }
 
-# %% ../nbs/06_training.ipynb #eb042576
+# %% ../nbs/06_training.ipynb #44018bd8
 def find_objective(
     objective: str | Callable,  # a name, or an objective
     binarize: bool = False,     # on binary images drawn anew?
@@ -217,7 +217,7 @@ def find_objective(
     found = objective if given else from_name(objective, OBJECTIVES, "objective")
     return Redrawn(found) if binarize else found
 
-# %% ../nbs/06_training.ipynb #a14e093f
+# %% ../nbs/06_training.ipynb #3fad4d93
 def with_schedule(
     rates: Iterable[float],  # learning rates of the steps to come
     step: GradientStep,      # is given, before each step, the objective of that moment
@@ -233,7 +233,7 @@ def with_schedule(
             step.objective = objective.at((i + 0.5) / steps)
         yield rate
 
-# %% ../nbs/06_training.ipynb #24e6bebf
+# %% ../nbs/06_training.ipynb #e17557a1
 @dataclass(frozen=True)
 class Redrawn:
     "An objective on binary images, drawn anew from grey ones each time."
@@ -287,8 +287,7 @@ def model_batches(
         loader.images = in_known_shape(model, loader.images)
         if batch_size is None and not given: loader.batch_size = default
     p = check_model(model, loader.example, name)
-    if has_coins(p): loader.check_pixels(name)
-    else: check_values(p, getattr(loader, "images", loader.example), name)
+    loader.check_values(lambda images: check_values(p, images, name))
     return loader
 
 # %% ../nbs/06_training.ipynb #45ceddaa
@@ -344,7 +343,7 @@ def check_rate(
     if good: return float(lr)
     raise ValueError(f"lr must be a finite number above 0, not {lr!r}")
 
-# %% ../nbs/06_training.ipynb #690f2af2
+# %% ../nbs/06_training.ipynb #70ebf6b9
 def choose(
     recipe: str | Recipe,  # a name in `RECIPES`, or a recipe
     seed: int,             # of the run
@@ -472,7 +471,7 @@ def batches_in(loader: BatchLoader | StreamLoader) -> int | None:
     try: return len(loader)
     except TypeError: return None
 
-# %% ../nbs/06_training.ipynb #2b53bc5c
+# %% ../nbs/06_training.ipynb #e40f91b1
 def run_batches(
     model: nn.Module,    # any model, on its device
     train_data: object,  # images in any form that `make_loader` takes
