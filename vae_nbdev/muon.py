@@ -132,7 +132,7 @@ MUON = Recipe(epochs=160, batch_size=500, lr=0.01, schedule=one_cycle, step=Muon
 class MoreSamples:
     "The importance-weighted bound: one code for each image at first, several later."
     num_samples: int = 5  # codes for each image in the end, k
-    share: float = 0.85   # of the run, after which there are several
+    share: float = 0.6    # of the run, after which there are several
 
     def __post_init__(self):
         check_whole("num_samples", self.num_samples)
