@@ -125,7 +125,7 @@ class MuonStep(GradientStep):
         super().__init__(model, loader, objective, seed, optimizer)
 
 # %% ../nbs/32_muon.ipynb #183b56eb
-MUON = Recipe(epochs=160, batch_size=500, lr=0.01, schedule=one_cycle, step=MuonStep)
+MUON = Recipe(epochs=145, batch_size=500, lr=0.01, schedule=one_cycle, step=MuonStep)
 
 # %% ../nbs/32_muon.ipynb #e7b0dfd2
 @dataclass(frozen=True)
