@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BetaVAE', 'Schedule', 'WarmUp', 'Cyclic', 'divergence', 'coordinates', 'draw', 'FreeBits', 'BetaTC', 'path_log_prob',
-           'ImportanceWeighted']
+           'ImportanceWeighted', 'MoreSamples']
 
 # %% ../nbs/12_objectives.ipynb #d6746af5
 import math
@@ -264,3 +264,32 @@ class ImportanceWeighted:
         reconstruction, kl = reconstruction.mean(0), kl.mean(0)
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl,
                 "gain": reconstruction + kl - loss}
+
+# %% ../nbs/12_objectives.ipynb #d09d34f8
+@dataclass(frozen=True)
+class MoreSamples:
+    "The importance-weighted bound: one sample of each image at first, several later."
+    num_samples: int = 5  # of each image in the end
+    share: float = 0.6    # of the run, after which there are several
+
+    def __post_init__(self):
+        check_whole("num_samples", self.num_samples)
+        if not 0 <= self.share <= 1: raise ValueError(
+            f"share must be at least 0 and at most 1, not {self.share!r}")
+
+    def __call__(
+        self,
+        model: nn.Module,                          # any model, see `as_vae`
+        batch: tuple[Tensor, Tensor | None],       # images (B, ...), and labels or None
+        generator: torch.Generator | None = None,  # of the noise; None: torch's own
+    ) -> dict[str, Tensor]:                        # named terms, (B,), nats
+        "The terms with several samples."
+        return self.at(1.0)(model, batch, generator)
+
+    def at(
+        self,
+        share: float,         # of the run that is over, in (0, 1)
+    ) -> ImportanceWeighted:  # what to minimize in the next step
+        "The objective of a moment of the run."
+        if share < self.share: return ImportanceWeighted(1, "stl")
+        return ImportanceWeighted(self.num_samples, "dreg")
