@@ -11,8 +11,8 @@ from torch.nn.utils import parameters_to_vector
 from vae_nbdev.evaluation import BurdaVAE
 from vae_nbdev.fast import path_gradient
 from vae_nbdev.model import VAE, Distributions
-from vae_nbdev.muon import MUON, MoreSamples, Muon, MuonStep, along_the_path, polar_factor
-from vae_nbdev.objectives import ImportanceWeighted
+from vae_nbdev.muon import MUON, Muon, MuonStep, along_the_path, polar_factor
+from vae_nbdev.objectives import ImportanceWeighted, MoreSamples
 from vae_nbdev.training import Redrawn, fit, negative_elbo
 
 
@@ -177,25 +177,3 @@ def test_the_recipe_is_known_by_its_name():
     run(model, recipe=MUON)
     run(named)
     assert torch.equal(weights_of(model), weights_of(named))
-
-
-# ---- One code at first, several later ----------------------------------------------------------------------------------
-
-def test_more_samples_changes_over_at_its_share():
-    objective = MoreSamples(4, 0.6)
-    assert objective.at(0.59) == ImportanceWeighted(1, "stl") and objective.at(0.61) == ImportanceWeighted(4, "dreg")
-    assert MoreSamples(4, 0.0).at(0.01) == ImportanceWeighted(4, "dreg")
-
-
-def test_more_samples_is_what_a_run_follows():
-    """One code for all of the run is the ELBO's path gradient; the change shows in the gain, which is zero before it."""
-    models = [tanh_vae() for _ in range(3)]
-    late, elbo = run(models[0], objective=MoreSamples(4, 1.0)), run(models[1])
-    torch.testing.assert_close(weights_of(models[0]), weights_of(models[1]), rtol=1e-4, atol=1e-4)
-    gain = run(models[2], objective=MoreSamples(4, 0.5))["train_gain"]
-    assert max(map(abs, gain[:2] + late["train_gain"])) < 1e-4 < min(gain[2:])
-
-
-@pytest.mark.parametrize("given, sentence", [((0, 0.5), "num_samples must"), ((3, 1.5), "share must be at least 0")])
-def test_more_samples_refuses(given, sentence):
-    with pytest.raises(ValueError, match=sentence): MoreSamples(*given)
