@@ -200,6 +200,13 @@ def test_binary_test_images_are_drawn_once():
     assert history["test_loss"][-1] == seen["loss"] and drawn.unique().tolist() == [0, 1]
 
 
+def test_draws_come_from_the_generator_that_is_given():
+    model, objective = small_vae(), find_objective("elbo", binarize=True)
+    state = torch.get_rng_state()
+    first, again, other = (objective(model, (some_images(), None), torch.Generator().manual_seed(s))["loss"] for s in (0, 0, 1))
+    assert torch.equal(state, torch.get_rng_state()) and torch.equal(first, again) and not torch.equal(first, other)
+
+
 def test_redrawn_runs_resume_exactly_and_follow_schedules(tmp_path):
     options = {"binarize": True, "objective": "warm-up:share=0.9"}
     whole, parted = small_vae(), small_vae()

@@ -203,7 +203,7 @@ OBJECTIVES = {  # an objective, or where its class is
     "free-bits": "vae_nbdev.objectives:FreeBits",
     "beta-tc": "vae_nbdev.objectives:BetaTC",
     "iwae": "vae_nbdev.objectives:ImportanceWeighted",
-    "more-samples": "vae_nbdev.muon:MoreSamples",
+    "more-samples": "vae_nbdev.objectives:MoreSamples",
     "dequantized": "vae_nbdev.likelihoods:Dequantized",
 }
 
