@@ -15,7 +15,6 @@ from .data import BatchLoader, StreamLoader, check_whole
 from .elbo import noise_from
 from .fast import path_gradient
 from .model import inference, reference
-from .objectives import MoreSamples  # where `OBJECTIVES` looks for it
 from .training import (GradientStep, Recipe, Redrawn, check_rate,
                                 negative_elbo, one_cycle)
 
