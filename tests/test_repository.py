@@ -65,7 +65,7 @@ def test_notebook_was_executed_without_error(name, notebooks):
 def test_notebook_reads_as_a_lesson(name, notebooks):
     """Short cells, the shorter the fewer of them are exported; text between them, one title, headings in order."""
     code, text = sources(notebooks[name], "code"), sources(notebooks[name], "markdown")
-    length = lambda cell: sum(bool(line.strip()) and not line.startswith("#|") for line in cell.splitlines())
+    length = lambda cell: sum(bool(line.strip()) for line in cell.splitlines())
     lines = sorted(map(length, code))
     assert statistics.median(length(c) for c in code if not c.startswith("#| export")) <= 5
     assert lines[int(0.9 * (len(lines) - 1))] <= 15 and lines[-1] <= 40

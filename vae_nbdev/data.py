@@ -200,10 +200,7 @@ class Loader:
         "The loader's place in a run."
         return {"epoch": torch.tensor(self.epoch)}
 
-    def load_state_dict(
-        self,
-        state: dict[str, Tensor],  # from `state_dict`
-    ) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:  # from `state_dict`
         "Go on where another loader of the same data was."
         self.epoch = int(state["epoch"])
 

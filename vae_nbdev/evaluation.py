@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from .data import binarize, check_whole, kind_of_values, split_data
-from .model import (VAE, Distributions, FlatModel, as_vae, check_model,
-                             diagonal_gaussian, has_coins, inference, posterior_mean,
-                             reference)
+from .model import (Distributions, FlatModel, as_vae, check_model, has_coins,
+                             diagonal_gaussian, inference, posterior_mean, reference)
 from .training import Noise, model_batches
 
 # %% ../nbs/11_evaluation.ipynb #99424528
