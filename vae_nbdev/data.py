@@ -234,10 +234,9 @@ class BatchLoader(Loader):
         "Call `check`, which may raise an error, with the images."
         check(self.images)
 
-    @property
-    def example(self) -> Tensor:  # (2, ...), or (1, ...) where there is but one
-        "The first two images."
-        return self.images[:2]
+    example = property(lambda self: self.images[:2])  # the first two images
+    example_labels = property(
+        lambda self: None if self.labels is None else self.labels[:2])
 
     def __len__(self) -> int:  # batches in an epoch
         return math.ceil(len(self.images) / self.batch_size)
@@ -308,14 +307,17 @@ class StreamLoader(Loader):
         "From now on, call `check`, which may raise an error, with each batch."
         self._check = check
 
-    @property
-    def example(self) -> Tensor:  # (2, ...), or (1, ...) where there is but one
-        "The first two images of a pass; looking leaves the next pass as it was."
+    example = property(lambda self: self.first_two()[0])
+    example_labels = property(lambda self: self.first_two()[1])
+
+    def first_two(self) -> tuple[Tensor, Tensor | None]:  # (2, ...), labels or None
+        "Of a pass; looking leaves the next pass as it was."
         if self._example is None:
             with _draws_undone(self.batches):
-                batches = _check_batches(self.batches, self.name, self._check)
-                self._example = next(batches)[0][:2].clone()
-        return self._example.to(self.device, self.dtype)
+                batch = next(_check_batches(self.batches, self.name, self._check))
+                self._example = [t if t is None else t[:2].clone() for t in batch]
+        x, y = self._example
+        return x.to(self.device, self.dtype), y if y is None else y.to(self.device)
 
     def __len__(self) -> int:  # batches in an epoch; TypeError if the source has none
         return len(self.batches)

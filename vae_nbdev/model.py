@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LIKELIHOODS', 'ReparameterizedNormal', 'diagonal_gaussian', 'bernoulli', 'from_name', 'as_images', 'Distributions',
-           'FlatModel', 'VAE', 'inference', 'ProbabilityBernoulli', 'Adapter', 'known_shape', 'as_vae', 'reference',
-           'of_one_pixel', 'has_coins', 'check_values', 'check_model', 'model_input', 'in_known_shape', 'note_shapes',
-           'posterior_mean', 'decode', 'reconstruct']
+           'FlatModel', 'VAE', 'inference', 'ProbabilityBernoulli', 'Adapter', 'known_shape', 'is_conditional',
+           'as_vae', 'conditioned', 'reference', 'of_one_pixel', 'has_coins', 'check_values', 'check_model',
+           'model_input', 'in_known_shape', 'note_shapes', 'to_labels', 'in_parts', 'posterior_mean', 'decode',
+           'reconstruct']
 
 # %% ../nbs/05_model.ipynb #5f6258e8
 import ast
@@ -14,6 +15,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from pkgutil import resolve_name
 
 import torch
@@ -348,16 +350,35 @@ def known_shape(
     good = isinstance(shape, (tuple, list)) and all(isinstance(n, int) for n in shape)
     return tuple(shape) if good else None
 
+# %% ../nbs/05_model.ipynb #8897a069
+def is_conditional(
+    model: object,  # a model of any class
+) -> bool:          # does it have `given`?
+    "Must a model know the label of an image to be three distributions?"
+    return callable(getattr(model, "given", None))
+
 # %% ../nbs/05_model.ipynb #f92a427d
 def as_vae(
     model: object,           # a model of any class
 ) -> "Distributions":        # has prior, posterior and likelihood
     "The three distributions of a model: its own, or derived from encoder and decoder."
+    if is_conditional(model): raise ValueError(
+        f"labels must be given, one for each image, as {type(model).__name__} is a "
+        "conditional model: data as (images, labels), or model.given(labels)")
     has = lambda name: hasattr(type(model), name) or hasattr(model, name)
     if has("prior") and has("posterior") and has("likelihood"): return model
     if has("encode") and (has("decode") or has("decode_logits")): return Adapter(model)
     raise ValueError("model must have prior, posterior and likelihood, or encode and "
                      f"decode (or decode_logits), and {type(model).__name__} has not")
+
+# %% ../nbs/05_model.ipynb #8b380f83
+def conditioned(
+    model: object,          # a model of any class
+    labels: Tensor | None,  # a row for each image of a batch, or None
+) -> "Distributions":       # has prior, posterior and likelihood
+    "The three distributions for a batch: those given its labels, if the model asks."
+    if labels is None or not is_conditional(model): return as_vae(model)
+    return model.given(labels)
 
 # %% ../nbs/05_model.ipynb #85261564
 def reference(
@@ -398,13 +419,14 @@ def check_model(
     model: object,          # a model of any class
     x: Tensor,              # images on its device, (N, ...)
     name: str = "images",   # what to call them in an error
+    labels: Tensor | None = None,  # a row for each image, for a conditional model
 ) -> Distribution:          # p(x|z) of two of them
     "Try a model on two images; `ValueError` where they do not fit together."
     size = x[0].numel()
     if isinstance(model, VAE) and size != model.input_dim:
         raise ValueError(f"{name} must have input_dim = {model.input_dim} pixels per "
                          f"image, as the model has, not {size}")
-    vae = as_vae(model)
+    vae = conditioned(model, None if labels is None else labels[:2])
     try:
         with inference(model): p = vae.likelihood(vae.posterior(x[:2]).mean)
     except Exception as error:
@@ -428,13 +450,14 @@ def model_input(
     model: object,         # a model of any class
     images: object,        # a tensor or an array: images, (N, ...), or one image
     name: str = "images",  # what to call them in an error
+    labels: Tensor | None = None,  # a row for each image, for a conditional model
 ) -> Tensor:               # float, on the model's device, (N, ...), tried on the model
     "Images as a model takes them; `ValueError` for those that are not the model's."
     x = in_known_shape(model, to_float(images, name))
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"{name} must hold at least one image, not {tuple(x.shape)}")
     x = check_finite(x, name).to(reference(model))
-    check_values(check_model(model, x, name), x, name)
+    check_values(check_model(model, x, name, labels), x, name)
     return x
 
 # %% ../nbs/05_model.ipynb #013827c8
@@ -453,40 +476,73 @@ def in_known_shape(
 def note_shapes(
     model: object,  # a model of any class
     x: Tensor,      # images as it takes them, (N, ...)
+    labels: Tensor | None = None,  # a row for each, for a conditional model
 ) -> None:
     "Let a model remember the shape of its images and of z, where it says neither."
     if known_shape(model) is None and x.ndim > 2: model.image_shape = tuple(x.shape[1:])
     if getattr(model, "latent_dim", None) is None:
-        with inference(model): q = as_vae(model).posterior(x[:2])
+        with inference(model): q = conditioned(model, labels).posterior(x)
         model.latent_dim = q.event_shape.numel()
+
+# %% ../nbs/05_model.ipynb #e51b9d08
+def to_labels(
+    labels: object,   # a number, a list, an array, a tensor or None
+) -> Tensor | None:   # a row for each image, (N, ...)
+    "Labels as a tensor, if there are any."
+    if labels is None: return None
+    try: return torch.atleast_1d(torch.as_tensor(labels))
+    except (TypeError, ValueError, RuntimeError): raise ValueError(
+        f"labels must be numbers, not {labels!r:.60}") from None
+
+# %% ../nbs/05_model.ipynb #c52a673f
+def in_parts(
+    model: object,          # a model of any class
+    rows: Tensor,           # images or latent vectors, (N, ...)
+    labels: Tensor | None,  # a row for each of them, for a conditional model
+) -> Iterator[tuple["Distributions", Tensor]]:
+    "At most 1000 rows at once, and the three distributions for them."
+    known = labels if is_conditional(model) else None
+    if known is not None and known.shape[:1] != rows.shape[:1]: raise ValueError(
+        f"labels must have a row for each of {len(rows)} images or latent vectors, not "
+        f"the shape {tuple(known.shape)}; model.given(label) has one label for all")
+    parts = repeat(None) if known is None else known.split(1000)
+    return ((conditioned(model, y), part) for y, part in zip(parts, rows.split(1000)))
 
 # %% ../nbs/05_model.ipynb #18da122e
 def posterior_mean(
     model: nn.Module,  # any model, on any device
     images: Tensor,    # images, (N, ...), or one image
+    labels: object = None,  # a row for each image, for a conditional model
 ) -> Tensor:           # (N, Z), on the CPU
-    "The mean of q(z|x) of each image."
-    x, vae = model_input(model, images), as_vae(model)
+    "The mean of q(z|x) of each image; of q(z|x, y) in a conditional model."
+    x = model_input(model, images, "images", labels := to_labels(labels))
     with inference(model):
-        means = [vae.posterior(part).mean.float().cpu() for part in x.split(1000)]
+        means = [vae.posterior(part).mean.float().cpu()
+                 for vae, part in in_parts(model, x, labels)]
     return torch.cat(means)
 
 # %% ../nbs/05_model.ipynb #3c250a26
 def decode(
     model: nn.Module,  # any model, on any device
     z: Tensor,         # latent vectors, (N, Z)
+    labels: object = None,  # a row for each of them, for a conditional model
 ) -> Tensor:           # (N, ...), in the data's shape where it is known, on the CPU
     "The mean of p(x|z) of each latent vector; of pixels, their probabilities."
-    z, vae = z.to(reference(model)), as_vae(model)
+    if labels is not None and not is_conditional(model): raise ValueError(
+        f"labels must be None, as {type(model).__name__} is no conditional model")
+    z, labels = z.to(reference(model)), to_labels(labels)
     with inference(model):
-        means = [vae.likelihood(part).mean.float().cpu() for part in z.split(1000)]
+        means = [vae.likelihood(part).mean.float().cpu()
+                 for vae, part in in_parts(model, z, labels)]
     return as_images(torch.cat(means), z.shape[:-1], known_shape(model))
 
 # %% ../nbs/05_model.ipynb #d132f9bd
 def reconstruct(
     model: nn.Module,  # any model, on any device
     images: Tensor,    # images, (N, ...), or one image
+    labels: object = None,  # a row for each image, for a conditional model
 ) -> Tensor:           # the same shape, on the CPU
     "Encode, take the mean of q(z|x), decode."
-    recon_x = decode(model, posterior_mean(model, images))
+    if not is_conditional(model): labels = None
+    recon_x = decode(model, posterior_mean(model, images, labels), labels)
     return recon_x.reshape(images.shape)

@@ -17,7 +17,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from .data import check_whole
 from .elbo import noise_from
-from .model import as_vae
+from .model import conditioned
 from .training import negative_elbo
 
 # %% ../nbs/12_objectives.ipynb #15b77328
@@ -131,15 +131,17 @@ def coordinates(
 
 # %% ../nbs/12_objectives.ipynb #6e5d20e1
 def draw(
-    vae: object,                               # has prior, posterior, likelihood
+    model: nn.Module,                          # any model, see `as_vae`
     x: Tensor,                                 # images, (B, ...)
     num_samples: int = 1,                      # of z for each image, k
     generator: torch.Generator | None = None,  # of the noise; None: torch's own
+    labels: Tensor | None = None,              # (B, ...), for a conditional model
 ) -> tuple[Distribution, Tensor, Tensor]:      # q(z|x), z (k, B, Z), -log p(x|z) (k, B)
     "Encode, sample several times, decode: as one large batch of codes."
-    q, k = vae.posterior(x), num_samples
+    q, k = conditioned(model, labels).posterior(x), num_samples
     with noise_from(generator): z = q.rsample((k,))             # (k, B, Z)
-    p = vae.likelihood(z.flatten(0, 1))                         # batch (k * B,)
+    if labels is not None: labels = labels.expand(k, *labels.shape).flatten(0, 1)
+    p = conditioned(model, labels).likelihood(z.flatten(0, 1))  # batch (k * B,)
     images = x.expand(k, *x.shape).reshape(-1, *p.event_shape)  # (k * B, ...)
     return q, z, -p.log_prob(images).view(k, len(x))
 
@@ -172,9 +174,9 @@ class FreeBits:
         generator: torch.Generator | None = None,  # of the noise; None: torch's own
     ) -> dict[str, Tensor]:                        # named terms, (B,), nats
         "The loss has floored_kl where the negative ELBO has kl."
-        vae, x = as_vae(model), batch[0]
-        q, z, reconstruction = draw(vae, x, 1, generator)
-        kl = self.kl_of_groups(q, vae.prior, z[0])             # (B, groups)
+        (x, labels), prior = batch, conditioned(model, batch[1]).prior
+        q, z, reconstruction = draw(model, x, 1, generator, labels)
+        kl = self.kl_of_groups(q, prior, z[0])                 # (B, groups)
         size = kl.mean(0) if self.over == "batch" else kl      # compared with the floor
         floored = torch.where(size > self.nats, kl, self.nats).sum(1)
         return {"loss": reconstruction[0] + floored, "reconstruction":
@@ -205,9 +207,8 @@ class BetaTC:
         generator: torch.Generator | None = None,  # of the noise; None: torch's own
     ) -> dict[str, Tensor]:                        # named terms, (B,), nats
         "The terms of the ELBO, and the three parts of the KL from one sample."
-        vae, x = as_vae(model), batch[0]
-        q, z, reconstruction = draw(vae, x, 1, generator)
-        (z,), (reconstruction,), prior = z, reconstruction, vae.prior
+        (x, labels), prior = batch, conditioned(model, batch[1]).prior
+        q, (z,), (reconstruction,) = draw(model, x, 1, generator, labels)
         each = coordinates(q, "BetaTC").log_prob(z[:, None])      # (B, B, Z), z_b|x_c
         coordinates(prior, "BetaTC")
         weights = self.log_weights(z)                             # (B, B)
@@ -251,11 +252,12 @@ class ImportanceWeighted:
         generator: torch.Generator | None = None,  # of the noise; None: torch's own
     ) -> dict[str, Tensor]:                        # named terms, (B,), nats
         "The loss is reconstruction + kl - gain."
-        vae, k = as_vae(model), self.num_samples
-        q, z, reconstruction = draw(vae, batch[0], k, generator)    # z (k, B, Z)
+        (x, labels), k = batch, self.num_samples
+        prior = conditioned(model, labels).prior
+        q, z, reconstruction = draw(model, x, k, generator, labels)  # z (k, B, Z)
         log_q = (q.log_prob if self.gradient == "plain" else
                  lambda z: path_log_prob(q, z))(z)                  # (k, B)
-        kl = log_q - vae.prior.log_prob(z)                          # (k, B)
+        kl = log_q - prior.log_prob(z)                          # (k, B)
         log_w = -reconstruction - kl                                # (k, B)
         loss = math.log(k) - torch.logsumexp(log_w, 0)              # (B,), Eq. (12.6)
         if self.gradient == "dreg" and z.requires_grad:

@@ -31,7 +31,7 @@ from torch.distributions import Bernoulli
 from .data import (BatchLoader, StreamLoader, check_whole, kind_of_values,
                             make_loader)
 from .elbo import elbo_terms, noise_from
-from .model import (as_vae, check_model, check_values, from_name,
+from .model import (check_model, check_values, conditioned, from_name,
                              in_known_shape, inference, note_shapes, of_one_pixel,
                              reference)
 
@@ -42,7 +42,8 @@ def negative_elbo(
     generator: torch.Generator | None = None,  # source of the noise; None: torch's own
 ) -> dict[str, Tensor]:                        # named terms of each image, (B,), nats
     "The loss of Eq. (6.1) and its two terms, from one sample of z."
-    reconstruction, kl = elbo_terms(as_vae(model), batch[0], generator)  # (B,), (B,)
+    x, labels = batch
+    reconstruction, kl = elbo_terms(conditioned(model, labels), x, generator)  # (B,)
     return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
 # %% ../nbs/06_training.ipynb #5e49873a
@@ -286,7 +287,8 @@ def model_batches(
     if isinstance(loader, BatchLoader):
         loader.images = in_known_shape(model, loader.images)
         if batch_size is None and not given: loader.batch_size = default
-    p = check_model(model, loader.example, name)
+    if isinstance(loader, BatchLoader): conditioned(model, loader.labels)  # good ones?
+    p = check_model(model, loader.example, name, loader.example_labels)
     loader.check_values(lambda images: check_values(p, images, name))
     return loader
 
@@ -297,8 +299,9 @@ def introduce(
 ) -> None:
     "Let a model note the shape of its images; one sentence where it misreads them."
     x = loader.images if isinstance(loader, BatchLoader) else loader.example
-    note_shapes(model, x[:2])
-    coins = isinstance(of_one_pixel(check_model(model, x)), Bernoulli)
+    note_shapes(model, x[:2], labels := loader.example_labels)
+    p = check_model(model, x, labels=labels)
+    coins = isinstance(of_one_pixel(p), Bernoulli)
     if not coins or kind_of_values(x) != "continuous": return
     warnings.warn("train_data holds continuous values, neither binary nor grey, and "
                   "the model's Bernoulli likelihood takes them for probabilities; a "
