@@ -250,7 +250,7 @@ def test_images_and_labels_must_belong_together(tmp_path):
 
 
 def test_wrong_names_get_a_sentence(tmp_path):
-    with pytest.raises(ValueError, match="name must be one of mnist, fashion-mnist, kmnist, not 'cifar'"): load_dataset("cifar")
+    with pytest.raises(ValueError, match="name must be one of mnist, fashion-mnist, kmnist, cifar10, svhn, celeba, not 'cifar'"): load_dataset("cifar")
     for load in load_mnist, lambda split: load_dataset("mnist", split, tmp_path), lambda split: load_dataset("kmnist", split, tmp_path):
         with pytest.raises(ValueError, match="split must be 'train' or 'test', not 'valid'"): load("valid")
     (tmp_path / "file").touch()
