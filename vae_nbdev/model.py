@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LIKELIHOODS', 'ReparameterizedNormal', 'diagonal_gaussian', 'bernoulli', 'from_name', 'as_images', 'Distributions',
            'FlatModel', 'VAE', 'inference', 'ProbabilityBernoulli', 'Adapter', 'known_shape', 'is_conditional',
-           'as_vae', 'conditioned', 'reference', 'of_one_pixel', 'has_coins', 'check_values', 'check_model',
-           'model_input', 'in_known_shape', 'note_shapes', 'to_labels', 'in_parts', 'posterior_mean', 'decode',
+           'as_vae', 'conditioned', 'reference', 'to_labels', 'of_one_pixel', 'has_coins', 'check_values',
+           'check_model', 'model_input', 'in_known_shape', 'note_shapes', 'in_parts', 'posterior_mean', 'decode',
            'reconstruct']
 
 # %% ../nbs/05_model.ipynb #5f6258e8
@@ -350,7 +350,6 @@ def known_shape(
     good = isinstance(shape, (tuple, list)) and all(isinstance(n, int) for n in shape)
     return tuple(shape) if good else None
 
-# %% ../nbs/05_model.ipynb #8897a069
 def is_conditional(
     model: object,  # a model of any class
 ) -> bool:          # does it have `given`?
@@ -388,6 +387,15 @@ def reference(
     if not isinstance(model, nn.Module): return torch.zeros(())
     floats = (b for b in model.buffers() if b.is_floating_point())
     return next(model.parameters(), next(floats, torch.zeros(())))
+
+def to_labels(
+    labels: object,   # a number, a list, an array, a tensor or None
+) -> Tensor | None:   # a row for each image, (N, ...)
+    "Labels as a tensor, if there are any."
+    if labels is None: return None
+    try: return torch.atleast_1d(torch.as_tensor(labels))
+    except (TypeError, ValueError, RuntimeError): raise ValueError(
+        f"labels must be numbers, not {labels!r:.60}") from None
 
 # %% ../nbs/05_model.ipynb #568b4c6c
 def of_one_pixel(
@@ -483,16 +491,6 @@ def note_shapes(
     if getattr(model, "latent_dim", None) is None:
         with inference(model): q = conditioned(model, labels).posterior(x)
         model.latent_dim = q.event_shape.numel()
-
-# %% ../nbs/05_model.ipynb #e51b9d08
-def to_labels(
-    labels: object,   # a number, a list, an array, a tensor or None
-) -> Tensor | None:   # a row for each image, (N, ...)
-    "Labels as a tensor, if there are any."
-    if labels is None: return None
-    try: return torch.atleast_1d(torch.as_tensor(labels))
-    except (TypeError, ValueError, RuntimeError): raise ValueError(
-        f"labels must be numbers, not {labels!r:.60}") from None
 
 # %% ../nbs/05_model.ipynb #c52a673f
 def in_parts(
