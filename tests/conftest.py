@@ -57,6 +57,34 @@ def mnist():
 
 
 @pytest.fixture(scope="session")
+def linear():
+    """A linear-Gaussian model, and 30 images of it. Its q has the right mean, and `scale` times the right standard deviations."""
+    import torch
+    from torch.distributions import MultivariateNormal
+    from vae_nbdev.elbo import PPCA
+
+    class Scaled(PPCA):
+        scale = 1.0
+
+        def posterior(self, x):
+            q = super().posterior(x)
+            return MultivariateNormal(q.mean, self.scale**2 * q.covariance_matrix)
+
+    torch.manual_seed(3)
+    model = Scaled(torch.randn(6, 2).double(), torch.randn(6).double(), 0.7).requires_grad_(False)
+    return model, model.likelihood(torch.randn(30, 2).double()).sample()
+
+
+@pytest.fixture
+def small():
+    """An untrained VAE for rows of 16 pixels, and twelve binary images."""
+    import torch
+    from vae_nbdev.model import VAE
+    torch.manual_seed(0)
+    return VAE(16, 8, 3), (torch.rand(12, 16) < 0.4).float()
+
+
+@pytest.fixture(scope="session")
 def wheel_python(tmp_path_factory) -> Path:
     """The Python of a fresh environment that has the built wheel, and this environment's other packages.
 

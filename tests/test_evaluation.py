@@ -1,4 +1,4 @@
-"""log p(x) against models that know it; gaps, information and protocols against closed forms."""
+"""log p(x) by importance sampling against models that know it; gaps and protocols against closed forms."""
 import json
 import math
 
@@ -8,34 +8,9 @@ from torch import nn
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal, kl_divergence
 
 from vae_nbdev.data import StreamLoader, binarize
-from vae_nbdev.elbo import PPCA
-from vae_nbdev.evaluation import (BurdaVAE, Protocol, Row, active_units, anneal, annealed_log_likelihood, bidirectional, hamiltonian,
-                                  inference_gaps, information, latent_report, log_likelihood, log_weights, precision_recall, refine_posterior,
-                                  report, summarize, table, temperatures, tempered)
-from vae_nbdev.model import VAE, diagonal_gaussian, inference
+from vae_nbdev.evaluation import BurdaVAE, Protocol, Row, inference_gaps, log_likelihood, log_weights, refine_posterior, report, summarize, table
+from vae_nbdev.model import VAE, inference
 from vae_nbdev.training import fit
-
-
-class Scaled(PPCA):
-    """A linear-Gaussian model whose q has the right mean, and standard deviations that are `scale` times the right ones."""
-    scale = 1.0
-
-    def posterior(self, x):
-        q = super().posterior(x)
-        return MultivariateNormal(q.mean, self.scale**2 * q.covariance_matrix)
-
-
-@pytest.fixture(scope="module")
-def linear():
-    torch.manual_seed(3)
-    model = Scaled(torch.randn(6, 2).double(), torch.randn(6).double(), 0.7).requires_grad_(False)
-    return model, model.likelihood(torch.randn(30, 2).double()).sample()
-
-
-@pytest.fixture
-def small():
-    torch.manual_seed(0)
-    return VAE(16, 8, 3), (torch.rand(12, 16) < 0.4).float()
 
 
 # Importance sampling
@@ -105,10 +80,7 @@ def test_evaluation_leaves_the_model_and_the_noise_alone(small):
     model.train()
     before = torch.get_rng_state()
     log_likelihood(model, x, num_samples=3)
-    annealed_log_likelihood(model, x, 2, 3, 2)
-    bidirectional(model, 2, 2, 3, 2)
     inference_gaps(model, x, 3, 2)
-    information(model, x)
     assert model.training and (torch.get_rng_state() == before).all() and all(p.grad is None for p in model.parameters())
 
 
@@ -138,119 +110,6 @@ def test_sums_over_all_codes_that_there_are():
     assert abs(e.log_px - exact) < 4 * e.standard_error
 
 
-# Annealing
-
-def test_path_of_temperatures():
-    path = temperatures(50)
-    assert len(path) == 51 and path[0] == 0 and path[-1] == 1
-    steps = torch.tensor(path).diff()
-    assert (steps > 0).all() and steps[0] < steps[25] / 5 and abs(steps[0] - steps[-1]) < 1e-6
-    assert temperatures(1) == [0, 1]
-
-
-def test_tempered_density_and_gradient(linear):
-    model, x = linear
-    z = torch.randn(30, 2).double()
-    density, slope, likelihood = tempered(model, x, z, 0.3)
-    torch.testing.assert_close(likelihood, model.likelihood(z).log_prob(x))
-    torch.testing.assert_close(density, model.prior.log_prob(z) + 0.3 * likelihood)
-    residual = x - z @ model.W.mT - model.b
-    torch.testing.assert_close(slope, -z + 0.3 * residual @ model.W / 0.7**2)
-
-
-def test_transition_leaves_its_distribution_as_it_is():
-    """From a standard normal, with a step that is refused now and then; with all moves taken, the variance would grow."""
-    z = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0)).double()
-    target = lambda z, beta: (-0.5 * z.square().sum(1), -z, z[:, 0])
-    torch.manual_seed(0)
-    for step in (0.3, 1.6):
-        moved, value, accept = hamiltonian(target, z, 1.0, torch.full((20_000, 1), step).double(), 3)
-        assert abs(moved.square().mean() - 1) < 0.03 and (value == moved[:, 0]).all() and (moved != z).any(1).double().mean() > 0.5
-        assert accept.min() >= 0 and accept.max() <= 1
-        assert abs(((moved != z).any(1).double() - accept).mean()) < 0.02
-    assert accept.mean() < 0.95
-
-
-def test_energy_is_kept_to_second_order():
-    z = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)).double()
-    target = lambda z, beta: (-0.5 * z.square().sum(1), -z, z[:, 0])
-    refused = []
-    for step in (0.4, 0.2):
-        torch.manual_seed(0)
-        refused.append(1 - hamiltonian(target, z, 1.0, torch.full((2000, 1), step).double(), 5)[2].mean())
-    assert refused[1] < refused[0] / 2.5
-
-
-def test_a_flight_to_infinity_is_refused():
-    target = lambda z, beta: (torch.full_like(z[:, 0], math.nan), z * math.inf, z[:, 0])
-    z = torch.ones(5, 2)
-    moved, _, accept = hamiltonian(target, z, 1.0, torch.ones(5, 1), 2)
-    assert (moved == z).all() and (accept == 0).all()
-
-
-def test_annealing_is_unbiased(linear, monkeypatch):
-    model, x = linear
-    monkeypatch.setattr(model, "scale", 0.01)  # a q that is of no use
-    e = annealed_log_likelihood(model, x, num_chains=8, num_steps=40, leapfrog=4)
-    ratio = (e.log_px - model.log_prob(x)).exp()
-    assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(30) < 0.5
-    assert ((e.log_px - model.log_prob(x)) / e.standard_error).abs().median() < 1.5
-    assert (e.bound <= e.log_px).all() and e.effective.max() <= 8
-
-
-def test_more_temperatures_are_better(linear):
-    model, x = linear
-    off = [(annealed_log_likelihood(model, x, 4, T, 4).bound - model.log_prob(x)).mean() for T in (1, 10, 60)]
-    assert off[0] < off[1] < off[2] < 0.1
-
-
-def test_one_step_is_sampling_from_the_prior(linear):
-    model, x = linear
-    e = annealed_log_likelihood(model, x, num_chains=3000, num_steps=1, leapfrog=1)
-    deviation = (e.log_px - model.log_prob(x)) / e.standard_error
-    assert deviation.abs().median() < 1.5
-
-
-def test_step_sizes_adapt_and_are_then_fixed(linear):
-    model, x = linear
-    target, path = lambda z, beta: tempered(model, x.repeat_interleave(4, 0), z, beta), temperatures(60)
-    z = torch.randn(120, 2).double()
-    _, sizes = anneal(target, z, path, 4, 4)
-    assert len(sizes) == 59 and sizes[0].shape == (30, 1) and sizes[-1].mean() < sizes[10].mean()
-    _, used = anneal(target, z, path, 4, 4, sizes)
-    assert all((a == b).all() for a, b in zip(sizes, used))
-    rate = hamiltonian(target, MultivariateNormal(model.posterior(x).mean, model.posterior(x).covariance_matrix).sample().repeat_interleave(4, 0),
-                       1.0, sizes[-1].repeat_interleave(4, 0), 4)[2].mean()
-    assert 0.4 < rate < 0.95
-
-
-def test_bracket_holds_the_truth(linear):
-    model, _ = linear
-    wide, narrow = (bidirectional(model, 60, 4, T, 4) for T in (5, 60))
-    for b in (wide, narrow):
-        truth = model.log_prob(b.images)
-        assert (b.lower - truth).mean() < 0.1 and (b.upper - truth).mean() > -0.1
-    assert (narrow.upper - narrow.lower).mean() < 0.6 < (wide.upper - wide.lower).mean()
-    assert b.images.shape == (60, 6)
-    spread = torch.cov(bidirectional(model, 3000, 1, 1, 1).images.mT)
-    torch.testing.assert_close(spread, model.W @ model.W.mT + 0.49 * torch.eye(6).double(), atol=0.5, rtol=0.15)
-
-
-@pytest.mark.parametrize("call", [annealed_log_likelihood, lambda model, x, **kw: bidirectional(model, 2, **kw)])
-def test_likelihood_without_a_gradient(small, call):
-    class Detached(VAE):
-        def decode_logits(self, z): return super().decode_logits(z.detach())
-    with pytest.raises(ValueError, match="model must have a likelihood with a gradient in z"):
-        call(Detached(16, 8, 3), small[1], num_steps=3)
-
-
-def test_a_constant_likelihood_is_smooth(small):
-    model, x = small
-    for p in model.fc_decoder_hidden.parameters(): nn.init.zeros_(p)
-    e = annealed_log_likelihood(model, x, 2, 5, 2)
-    torch.testing.assert_close(e.log_px, model.likelihood(torch.zeros(12, 3)).log_prob(x).double().detach(), atol=1e-3, rtol=0)
-
-
 # Gaps
 
 def test_gaps_of_a_gaussian_posterior(linear, monkeypatch):
@@ -268,88 +127,6 @@ def test_gaps_of_a_gaussian_posterior(linear, monkeypatch):
     torch.testing.assert_close(gaps.approximation, approximation, atol=0.25, rtol=0)
     torch.testing.assert_close(gaps.amortization, amortization, atol=0.3, rtol=0)
     torch.testing.assert_close(gaps.approximation + gaps.amortization, gaps.log_px - gaps.elbo)
-
-
-# Information
-
-def gaussian_information(model, scale):
-    """Exact information and marginal KL of `Scaled` on data of the model."""
-    identity, zero = torch.eye(2).double(), torch.zeros(2).double()
-    posterior = torch.linalg.inv(identity + model.W.mT @ model.W / 0.7**2)
-    aggregate = identity - posterior + scale**2 * posterior
-    known = 0.5 * (torch.logdet(aggregate) - torch.logdet(scale**2 * posterior))
-    return known, kl_divergence(MultivariateNormal(zero, aggregate), MultivariateNormal(zero, identity))
-
-
-@pytest.mark.parametrize("scale", [1.0, 2.0])
-def test_information_of_a_linear_model(linear, monkeypatch, scale):
-    model, _ = linear
-    known, waste = gaussian_information(model, scale)
-    monkeypatch.setattr(model, "scale", scale)
-    torch.manual_seed(5)
-    x = model.likelihood(torch.randn(1500, 2).double()).sample()
-    i = information(model, x)
-    assert i.included < i.left_out and abs(i.included - known) < 0.2 and abs(i.left_out - known) < 0.2
-    assert abs(i.rate - known - waste) < 0.2 and i.limit == pytest.approx(math.log(1500))
-    low, high = i.marginal_kl
-    assert low < high and abs(low - waste) < 0.25
-
-
-def test_information_by_hand():
-    """Three images whose codes are far apart: included gives log N, the other side is out of all bounds."""
-    class Far(nn.Module):
-        prior = diagonal_gaussian(torch.zeros(1), torch.zeros(1))
-        def posterior(self, x): return diagonal_gaussian(10 * x, torch.zeros(len(x), 1) - 2)
-        def likelihood(self, z): return Independent(Normal(z, 1.0), 1)
-    i = information(Far(), torch.tensor([[0.0], [1.0], [2.0]]))
-    assert i.included == pytest.approx(math.log(3)) and i.left_out > 100 and i.marginal_kl[0] < 0
-
-
-def test_codes_that_ignore_the_image_carry_nothing():
-    class Deaf(nn.Module):
-        prior = diagonal_gaussian(torch.zeros(2), torch.zeros(2))
-        def posterior(self, x): return diagonal_gaussian(torch.zeros(len(x), 2), torch.zeros(len(x), 2))
-        def likelihood(self, z): return Independent(Normal(z, 1.0), 1)
-    x = torch.randn(230, 2)  # more than one block, and not a whole number of them
-    assert information(Deaf(), x)[:3] == pytest.approx((0, 0, 0), abs=1e-5)
-    assert not active_units(Deaf(), x, 0)[0].any(), "above the threshold, not at it"
-    r = latent_report(Deaf(), x)
-    assert not r.active.any() and r.kl.sum() == 0 and str(r).startswith("0 of 2 units active; KL 0.00 nats")
-
-
-class Encoder(nn.Module):
-    """z is x, noisily, its second dimension a tenth of it and its third nothing."""
-    prior = diagonal_gaussian(torch.zeros(3), torch.zeros(3))
-    def posterior(self, x): return diagonal_gaussian(x * torch.tensor([1.0, 0.12, 0.08]), torch.tensor([-1.0, 0.0, 0.0]).expand(len(x), 3))
-    def likelihood(self, z): return Independent(Normal(z, 1.0), 1)
-
-
-def test_latent_report():
-    x = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0))
-    r = latent_report(Encoder(), (x, None), num_images=1000)
-    x = x[:1000]
-    torch.testing.assert_close(r.variance, (x * torch.tensor([1.0, 0.12, 0.08])).var(0, correction=0))
-    assert r.active.tolist() == [True, True, False]
-    mean, log_var = Encoder().posterior(x).mean, torch.tensor([-1.0, 0, 0])
-    torch.testing.assert_close(r.kl, 0.5 * (mean**2 + log_var.exp() - 1 - log_var).mean(0))
-    assert r.information.limit == pytest.approx(math.log(1000)) and "2 of 3 units active" in str(r)
-    assert latent_report(Encoder(), x, threshold=0.5).active.tolist() == [True, False, False]
-    assert active_units(Encoder(), x, 0)[0].all()
-
-
-# Samples
-
-def test_precision_and_recall():
-    torch.manual_seed(0)
-    real = torch.randn(200, 3)
-    assert precision_recall(real, real) == (1, 1)
-    assert precision_recall(real, real + 100) == (0, 0)
-    precision, recall = precision_recall(real, 0.05 * torch.randn(200, 3))
-    assert precision > 0.95 and recall < 0.1
-    assert precision_recall(0.05 * torch.randn(200, 3), real)[1] > 0.95
-    line = torch.arange(5.0)[:, None]  # by hand, k = 1: all of these have radius 1, of the samples 1, 1, 0.5 and 0.5
-    samples = torch.tensor([[4.5], [5.5], [-1.0], [-1.5]])
-    assert precision_recall(line, samples, k=1) == (2 / 4, 1 / 5)
 
 
 # Rows and tables
@@ -453,26 +230,10 @@ def test_burda_network_refuses(make, message):
     (lambda m, x: log_likelihood(m, x, batch_size=0), "batch_size must be"),
     (lambda m, x: log_likelihood(m, 2 * x), "data"),
     (lambda m, x: log_likelihood(nn.Linear(2, 2), x), "model must have"),
-    (lambda m, x: annealed_log_likelihood(m, x, num_chains=0), "num_chains must be"),
-    (lambda m, x: annealed_log_likelihood(m, x, num_steps=0), "num_steps must be"),
-    (lambda m, x: annealed_log_likelihood(m, x, leapfrog=1.5), "leapfrog must be"),
-    (lambda m, x: bidirectional(m, 0), "num_images must be"),
-    (lambda m, x: bidirectional(m, num_steps=-1), "num_steps must be"),
     (lambda m, x: inference_gaps(m, x, num_samples=0), "num_samples must be"),
     (lambda m, x: inference_gaps(m, x, num_steps=0), "num_steps must be"),
-    (lambda m, x: information(m, x[:1]), "data must hold two images or more"),
-    (lambda m, x: latent_report(m, x, num_images=0), "num_images must be"),
-    (lambda m, x: active_units(m, x, threshold=-1), "threshold must be a variance, 0 or more, not -1"),
-    (lambda m, x: active_units(m, x, threshold=math.nan), "threshold must be a variance"),
-    (lambda m, x: precision_recall(x, x, k=0), "k must be"),
-    (lambda m, x: precision_recall(x, x[:3]), "real and fake must hold more than k = 3 rows, not 12, 3"),
     (lambda m, x: report(m, x, num_samples=0), "num_samples must be"),
 ])
 def test_bad_input_gets_a_sentence(small, call, message):
     with pytest.raises(ValueError, match=message) as caught: call(*small)
     assert "\n" not in str(caught.value)
-
-
-def test_a_posterior_that_has_no_units(linear):
-    with pytest.raises(ValueError, match="independent Gaussians for a KL of each unit, not MultivariateNormal"):
-        latent_report(*linear)

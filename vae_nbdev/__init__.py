@@ -26,12 +26,12 @@ PUBLIC = {
         generate_samples interpolate""",
     "runs": "save load",
     "pictures": "load_images load_image",
-    "evaluation": """log_likelihood annealed_log_likelihood bidirectional
-        inference_gaps information latent_report precision_recall report table
-        BurdaVAE""",
+    "evaluation": "log_likelihood inference_gaps report table BurdaVAE",
     "objectives": "BetaVAE WarmUp Cyclic FreeBits BetaTC ImportanceWeighted",
     "likelihoods": """ContinuousBernoulliPixels GaussianPixels CategoricalPixels
         DiscretizedLogisticPixels BetaBinomialPixels Dequantized""",
+    "annealing": "annealed_log_likelihood bidirectional",
+    "latents": "information latent_report active_units precision_recall",
     "fast": "path_gradient muon_adam start_from_data",
     "speed": "bench print_bench",
     "muon": "Muon",
