@@ -1,14 +1,36 @@
 """Build the package from settings.ini, the one place for its metadata."""
+import json
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 root = Path(__file__).parent
 ini = ConfigParser(delimiters=["="])
 ini.read(root / "settings.ini", encoding="utf-8")
 cfg = ini["DEFAULT"]
 
+
+class WithNotebooks(build_py):
+    """The package, and in what is built a copy of the chapters without their outputs, for `vae-nbdev exercises`."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode: return  # a clone has its notebooks beside the package
+        folder = Path(self.build_lib) / cfg["lib_name"] / "assets" / "notebooks"
+        shutil.rmtree(folder, ignore_errors=True)  # chapters that an earlier build knew
+        folder.mkdir(parents=True)
+        for path in sorted((root / cfg["nbs_path"]).glob("[0-9][0-9]_*.ipynb")):
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "code": cell.update(outputs=[], execution_count=None)
+            (folder / path.name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
 setup(
+    cmdclass={"build_py": WithNotebooks},
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],

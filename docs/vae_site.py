@@ -1,8 +1,9 @@
 """The site's one extension: nbdev notebooks in, pages out (docs/README.md tells the story).
 
 Three steps, in the order in which Sphinx takes them:
-1. `stage` fills Sphinx's source folder: the notebooks as they are, the pages of docs/pages, and two that are generated,
-   the API reference (for autodoc, which asks `describe` for the docments) and the bibliography (from references.bib).
+1. `stage` fills Sphinx's source folder: the notebooks as they are, the pages of docs/pages, and three that are generated,
+   the API reference (for autodoc, which asks `describe` for the docments), the list of exercises (`vae_exercises`) and the
+   bibliography (from references.bib).
 2. `translate` turns one notebook into what MyST-NB understands: nbdev's directives become cell tags, the Colab badge
    becomes the chapter's head, cells that are exported or check an equation get a mark. From notebook to notebook.
 3. `finish` works on the parsed page: notes, equation numbers, references to them and to their checks, links of names in
@@ -36,6 +37,7 @@ from sphinx import addnodes
 from sphinx.util import logging
 from sphinx.util.typing import stringify_annotation
 from sphinxcontrib.katex import KaTeXError, KaTeXServer
+from vae_exercises import exercises_page, mark_exercises
 
 logger = logging.getLogger(__name__)
 BADGE = re.compile(r"\[!\[[^\]]*\]\(https://colab\.research\.google\.com/assets/colab-badge\.svg\)\]\(\S+\)")
@@ -264,7 +266,7 @@ def contents(project):
     for c in project.chapters.values():
         parts.setdefault(c.part, []).append(f"{c.title} <{c.docname}>" if c.number >= 90 else f"{c.number} {c.title} <{c.docname}>")
     parts.setdefault("Reference", [])
-    parts["Reference"] = ["API reference <api/index>", *parts.pop("Reference"), "Symbols <glossary>", "References <references>"]
+    parts["Reference"] = ["API reference <api/index>", "Exercises <exercises>", *parts.pop("Reference"), "Symbols <glossary>", "References <references>"]
     return "\n\n".join(f"```{{toctree}}\n:hidden:\n:caption: {part}\n\n" + "\n".join(entries) + "\n```" for part, entries in parts.items())
 
 
@@ -275,7 +277,7 @@ def stage(project, into):
     pages = {f"{name}.ipynb": (project.nbs / f"{name}.ipynb").read_text("utf-8") for name in project.notebooks}
     pages |= {p.name: p.read_text("utf-8") for p in sorted((project.root / "docs" / "pages").glob("*.md"))}
     pages |= {f"api/{module}.md": api_page(project, module) for module in project.modules}
-    pages |= {"api/index.md": api_index(project), "references.md": references_page(project)}
+    pages |= {"api/index.md": api_index(project), "exercises.md": exercises_page(project), "references.md": references_page(project)}
     for name, text in pages.items():
         path = into / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -439,6 +441,7 @@ def finish(app, doctree):
             quote[0]["classes"].append("subtitle")
             quote.replace_self(quote.children)
     if docname == app.config.root_doc: landing(doctree)
+    mark_exercises(app, doctree)
     anchors = name_checks(doctree)
     for block in list(doctree.findall(nodes.math_block)): number_equation(app, block, docname, anchors)
     for text in list(doctree.findall(nodes.Text)):

@@ -103,7 +103,8 @@ SECOND = [text(f"# Two\n> The second\n\n{BADGE}\n\n$$ c = d \\tag{{2.1}} $$\n\nF
           code("#| checks: 2.1\nfrom pkg.one import scale\nassert scale"),
           text(" ".join(f"`{name}`" for name in NAMES))]
 FIRST.append(text("## A heading\n\nThe end."))
-THIRD = [text(f"# Three\n> The third\n\n{BADGE}\n\nWords."), code("from pkg import (scale,\n  Box)"), code("import pkg.two")]
+THIRD = [text(f"# Three\n> The third\n\n{BADGE}\n\nWords."), code("from pkg import (scale,\n  Box)"), code("import pkg.two"),
+         text("## Exercises\n\nA few."), text("**1. Mend it.** ★☆☆ (warm-up) One line."), text("**2. Why not?** ★★★ (challenge) Many."), text("**3. None.** Of them.")]
 MAP = "## The map\n\n<!-- chapters -->\n\nout of date\n\n<!-- end -->"
 
 
@@ -215,6 +216,17 @@ def test_the_map_the_sidebar_and_the_heads_know_every_chapter(book):
     assert glance == ["About 1 min to read, without the exercises. Needs no other chapter. What is folded can wait for a second reading.",
                       "About 1 min to read, without the exercises. Needs chapter 1.", "About 1 min to read, without the exercises. Needs chapters 1 and 2."]
     assert [a["href"] for a in three.select(".at-a-glance a")] == ["01_one.html", "02_two.html"]
+
+
+@slow
+def test_the_page_of_exercises_leads_to_each(book):
+    page, three = book[1]["exercises"], book[1]["11_three"]
+    listed = [(li.select_one("a")["href"], " ".join(li.get_text(" ").split()), li.find_previous("h3").a.get_text()) for li in page.select("ul.exercises li")]
+    assert listed == [("11_three.html#exercise-11-1", "★☆☆ Mend it (warm-up)", "11 Three"), ("11_three.html#exercise-11-2", "★★★ Why not? (challenge)", "11 Three")]
+    assert [h2.find(string=True) for h2 in page.select("article h2")] == ["Understanding"] and "2 exercises" in page.get_text()
+    starts = [" ".join(three.select_one(f"#exercise-11-{n}").get_text(" ").split()) for n in (1, 2)]
+    assert starts == ["1. Mend it. ★☆☆ (warm-up) One line.", "2. Why not? ★★★ (challenge) Many."]
+    assert [(s.get_text(), s["aria-hidden"]) for s in three.select(".marks")] == [("★☆☆", "true"), ("★★★", "true")]
 
 
 def test_minutes_leave_out_folds_and_exercises():

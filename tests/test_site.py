@@ -115,6 +115,13 @@ def test_every_notebook_is_a_page(pages):
     assert {f"{name}.html" for name in NOTEBOOKS} | {"search.html", "references.html", "glossary.html", "api/index.html"} <= set(pages)
 
 
+def test_every_exercise_is_listed(pages):
+    heads = {(name, m[1]): m[2] for name, nb in NOTEBOOKS.items() for cell in nb["cells"] if cell["cell_type"] == "markdown"
+             for m in [re.match(r"\*\*(\d+)\. (.+?)\.?\*\* [★☆]{3} ", "".join(cell["source"]))] if m}
+    links = {a["href"]: a.get_text() for a in pages["exercises.html"].select("ul.exercises a")}
+    assert links == {f"{name}.html#exercise-{int(name[:2])}-{number}": title for (name, number), title in heads.items()} and len(links) >= 40
+
+
 def test_internal_links_and_anchors_resolve(site, pages):
     ids = {path: {n["id"] for n in soup.select("[id]")} for path, soup in pages.items()}
     broken = []
