@@ -26,12 +26,13 @@ class Layer(NamedTuple):
     parameters: int
     multiplications: int
 
+# %% ../nbs/21_convolutional.ipynb #3aad92e1
 def layer_cost(
-    name: str,       # of the layer
-    part: nn.Module, # an nn.Linear or nn.Conv2d
-    output: Tensor,  # what it has made of a batch, (B, ...)
-) -> Layer:          # Eq. (21.4)
-    "Each number that is made takes the weights that lead to it."
+    name: str,        # of the layer
+    part: nn.Module,  # an nn.Linear or nn.Conv2d
+    output: Tensor,   # what it has made of a batch, (B, ...)
+) -> Layer:
+    "Eq. (21.4): each number that is made takes the weights that lead to it."
     used = output[0].numel() * part.weight[0].numel()
     size = sum(p.numel() for p in part.parameters())
     return Layer(name, tuple(output.shape[1:]), size, used)
@@ -115,6 +116,7 @@ def _check_channels(channels: object) -> tuple[int, ...]:
     raise ValueError("channels must hold a number for each stage, at least one, not "
                      f"{channels!r}")
 
+# %% ../nbs/21_convolutional.ipynb #2deddaae
 def _as_pictures(x: object, shape: tuple[int, ...]) -> Tensor:
     "A batch of images, (B, C, H, W); `ValueError` for images of another shape."
     forms = [shape, (math.prod(shape),)] + [shape[1:]] * (shape[0] == 1)
@@ -184,6 +186,7 @@ class _ConvLayers(FlatModel):
         self.fc_mu = nn.Linear(features, latent_dim)
         self.fc_log_var = nn.Linear(features, latent_dim)
         self.decoder = decoder_layers(latent_dim, (numbers * C, *channels), sizes)
+        self.to(memory_format=torch.channels_last)  # a processor is faster that way
 
 # %% ../nbs/21_convolutional.ipynb #b790b37f
 class ConvVAE(_ConvLayers):
