@@ -312,3 +312,12 @@ class BurdaVAE(_TanhNetworks):
     ) -> Tensor:    # logits of the pixel probabilities, (..., D)
         "The decoder before its sigmoid."
         return self.fc_output(self.decoder(_rows(z, self.latent_dim, "latent_dim")))
+
+    def start_from(
+        self,
+        images: Tensor,  # to train on, (N, ...) in [0, 1]
+    ) -> "BurdaVAE":     # itself
+        "Give each output's bias the log-odds of its pixel's mean."
+        mean = _rows(images, self.input_dim, "input_dim").mean(0)
+        with torch.no_grad(): self.fc_output.bias.copy_(mean.clamp(1e-3, 0.999).logit())
+        return self
