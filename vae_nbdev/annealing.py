@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import check_whole
-from .evaluation import Evidence, conditional, summarize
+from .evaluation import Evidence, conditional, summarize, with_labels
 from .model import Distributions, as_vae, inference, reference
 from .training import Noise, model_batches
 
@@ -118,10 +118,11 @@ def annealed_log_likelihood(
     seed: int = 0,           # of the noise, which depends on batch_size, too
 ) -> Evidence:               # (N,) each
     "log p(x) of each image by annealed importance sampling, without the encoder."
-    batches, vae = model_batches(model, data, "data", batch_size, 100), as_vae(model)
+    batches = model_batches(model, data, "data", batch_size, 100)
     form = num_chains, num_steps, leapfrog
     with inference(model), Noise(reference(model).device, seed).own():
-        found = [summarize(_upwards(vae, x, *form)[-1]) for x, _ in batches]
+        told = with_labels(model, batches)
+        found = [summarize(_upwards(vae, x, *form)[-1]) for vae, x in told]
     return Evidence(*map(torch.cat, zip(*found)))
 
 # %% ../nbs/16_annealing.ipynb #f3ee7a57

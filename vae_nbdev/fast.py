@@ -25,7 +25,7 @@ from torch.distributions import (Distribution, Independent, MultivariateNormal, 
 from .data import BatchLoader
 from .elbo import noise_from, principal_components
 from .loss import reconstruction_loss
-from .model import VAE, as_vae
+from .model import VAE, conditioned
 from .training import (GradientStep, Recipe, model_batches, negative_elbo,
                                 one_cycle)
 
@@ -218,7 +218,7 @@ def path_gradient(
     generator: torch.Generator | None = None,  # of the noise; None: torch's own
 ) -> dict[str, Tensor]:                   # the terms of `negative_elbo`, (B,), nats
     "The negative ELBO; its gradient goes along the path of the sample, Eq. (30.2)."
-    vae, x = as_vae(model), batch[0]
+    vae, x = conditioned(model, batch[1]), batch[0]
     q, prior = vae.posterior(x), vae.prior
     fixed = _held_fixed(q)
     with noise_from(generator): z = q.rsample()            # (B, Z)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from .data import check_whole, split_data
-from .model import as_vae, inference, posterior_mean, reference
+from .model import conditioned, inference, posterior_mean, reference
 from .training import Noise, model_batches
 
 # %% ../nbs/17_latents.ipynb #4f1573d5
@@ -37,10 +37,10 @@ def information(
     seed: int = 0,     # of the codes
 ) -> Information:      # both sides of Eq. (17.2)
     "The mutual information of image and code, bracketed."
-    batches, vae = model_batches(model, data, "data"), as_vae(model)
-    found, first = [], 0
+    batches, found, first = model_batches(model, data, "data"), [], 0
+    prior = conditioned(model, batches.example_labels).prior
     with inference(model), Noise(reference(model).device, seed).own():
-        qs = [vae.posterior(x) for x, _ in batches]
+        qs = [conditioned(model, y).posterior(x) for x, y in batches]
         codes = torch.cat([q.sample() for q in qs])  # (N, Z)
         if (N := len(codes)) < 2: raise ValueError("data must hold two images or more")
         for z in codes.split(100):
@@ -49,7 +49,7 @@ def information(
             included = log_q.logsumexp(1) - math.log(N)
             log_q.diagonal(first).fill_(-math.inf)
             left_out = log_q.logsumexp(1) - math.log(N - 1)
-            parts = vae.prior.log_prob(z), included, left_out
+            parts = prior.log_prob(z), included, left_out
             found.append(torch.stack([own - log_p for log_p in parts]))
             first += len(z)
     return Information(*torch.cat(found, 1).double().mean(1).tolist(), math.log(N))
@@ -59,11 +59,12 @@ def active_units(
     model: nn.Module,         # any model, see `as_vae`
     images: Tensor,           # (N, ...)
     threshold: float = 0.01,  # of the variance, Burda et al. (2016)
+    labels: object = None,    # a row for each image, for a conditional model
 ) -> tuple[Tensor, Tensor]:   # active?, (Z,); the variances, (Z,)
     "Latent dimensions whose posterior means differ between images."
     if not threshold >= 0:
         raise ValueError(f"threshold must be a variance, 0 or more, not {threshold!r}")
-    variance = posterior_mean(model, images).var(0, correction=0)
+    variance = posterior_mean(model, images, labels).var(0, correction=0)
     return variance > threshold, variance
 
 # %% ../nbs/17_latents.ipynb #28bbb7bb
@@ -100,11 +101,13 @@ def latent_report(
     seed: int = 0,            # of the codes
 ) -> LatentReport:            # prints as one sentence
     "KL of each dimension, active units, and mutual information."
-    x = split_data(data)[0][:check_whole("num_images", num_images)]
-    batches, vae = model_batches(model, x, "data"), as_vae(model)
-    with inference(model): kl = torch.cat([_kl_of_units(vae, x) for x, _ in batches])
-    active, variance = active_units(model, x, threshold)
-    return LatentReport(kl.mean(0), variance, active, information(model, x, seed))
+    n, (x, y) = check_whole("num_images", num_images), split_data(data)
+    data = x[:n] if y is None else (x[:n], y[:n])
+    batches, (x, y) = model_batches(model, data, "data"), split_data(data)
+    with inference(model):
+        kl = torch.cat([_kl_of_units(conditioned(model, y), x) for x, y in batches])
+    active, variance = active_units(model, x, threshold, y)
+    return LatentReport(kl.mean(0), variance, active, information(model, data, seed))
 
 # %% ../nbs/17_latents.ipynb #960c8d92
 def precision_recall(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .data import check_finite, check_whole, split_data, to_float
 from .elbo import noise_from, principal_components
-from .model import as_vae, decode, in_known_shape, inference
+from .model import as_vae, conditioned, decode, in_known_shape, inference
 from .model import model_input, posterior_mean, reconstruct, reference
 from .training import model_batches
 
@@ -195,9 +195,10 @@ def plot_reconstructions(
 ) -> Figure:                   # rows of originals, each above its reconstructions
     "Originals above their reconstructions."
     n, columns = check_whole("n", n), check_whole("columns", columns)
-    x = split_data(images, "images")[0]
+    x, y = split_data(images, "images")
     x = in_known_shape(model, x[None] if x.ndim == 3 and len(x) == 1 else x)[:n]
-    recon = _pictures(reconstruct(model, x), "model", "makes")
+    recon = reconstruct(model, x, None if y is None else y[:n])
+    recon = _pictures(recon, "model", "makes")
     pair = torch.stack([_pictures(x), recon])  # (2, N, C, H, W)
     columns, bands = min(columns, len(x)), -(-len(x) // columns)
     blank = pair.new_full((2, bands * columns - len(x), *recon.shape[1:]), torch.nan)
@@ -368,10 +369,12 @@ def plot_latent_space(
     data: object,      # images, or (images, labels), in any form: see `make_loader`
 ) -> Figure:           # dots; past 20 classes, more than an eye can tell, a colour bar
     "The mean of q(z|x) of each image, from many dimensions onto two by their PCA."
-    loader, vae = model_batches(model, data, "data", None), as_vae(model)
+    loader = model_batches(model, data, "data", None)
     with inference(model):
-        mu, labels = zip(*((vae.posterior(x).mean.float().cpu(), y) for x, y in loader))
-        circle, mu = _is_standard(vae.prior, reference(model)), torch.cat(mu)  # (N, Z)
+        told = ((conditioned(model, y), x, y) for x, y in loader)
+        mu, labels = zip(*((v.posterior(x).mean.float().cpu(), y) for v, x, y in told))
+        prior, mu = conditioned(model, loader.example_labels).prior, torch.cat(mu)
+        circle = _is_standard(prior, reference(model))
     classes, index = _classes(labels, len(mu))
     ax = Picture(figsize=(6, 5)).add_subplot()
     if mu.shape[1] == 1:
