@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'FACTORS', 'SIZES', 'ANGLES', 'PLACES', 'COLOURS', 'BACKGROUNDS', 'DIGIT_FACTORS', 'triangle', 'half_disc',
-           'moon', 'angle_iron', 'Shape', 'shape_distance', 'coverage', 'mix', 'draw_sprites', 'draw_factors',
+           'moon', 'angle_iron', 'Shape', 'shape_distance', 'coverage', 'shares', 'mix', 'draw_sprites', 'draw_factors',
            'load_sprites', 'colour_digits']
 
 # %% ../nbs/20_sprites.ipynb #8be34638
@@ -63,26 +63,6 @@ COLOURS = torch.tensor([  # red, green, blue
     [0.19, 0.95, 0.95], [0.19, 0.19, 0.95], [0.95, 0.19, 0.95]])
 BACKGROUNDS = torch.tensor([0.0, 0.15, 0.3, 0.45])  # greys
 
-# %% ../nbs/20_sprites.ipynb #9ca34f8c
-def _check_factors(
-    factors: object,          # what was given
-    sizes: dict[str, int],    # name of each factor, and how many values it has
-) -> Tensor:                  # (N, F), int64
-    "`ValueError` unless each row holds a value of each factor."
-    names, most = ", ".join(sizes), torch.tensor([*sizes.values()])
-    if not isinstance(factors, Tensor) or factors.is_floating_point() \
-            or factors.ndim != 2 or factors.shape[1] != len(sizes) or not len(factors):
-        given = getattr(factors, "shape", type(factors).__name__)
-        given = tuple(given) if isinstance(given, torch.Size) else given
-        raise ValueError(f"factors must be a tensor of whole numbers of shape (N, "
-                         f"{len(sizes)}), the values of {names}, not {given}")
-    wrong = ((factors < 0) | (factors >= most.to(factors.device))).any(0)
-    if not wrong.any(): return factors.long()
-    name = [*sizes][wrong.int().argmax()]
-    column = factors[:, [*sizes].index(name)]
-    raise ValueError(f"factors must have {name} from 0 to {sizes[name] - 1}, not from "
-                     f"{column.min()} to {column.max()}")
-
 # %% ../nbs/20_sprites.ipynb #0b6fc817
 def shape_distance(
     factors: Tensor,  # rows of `FACTORS` that have one shape, (B, F)
@@ -106,6 +86,38 @@ def coverage(
     "Eq. (20.2): exact for a straight edge along the rows or columns of pixels."
     return (0.5 - distance).clamp(0, 1)
 
+# %% ../nbs/20_sprites.ipynb #9ca34f8c
+def _check_factors(
+    factors: object,          # what was given
+    sizes: dict[str, int],    # name of each factor, and how many values it has
+) -> Tensor:                  # (N, F), int64
+    "`ValueError` unless each row holds a value of each factor."
+    names, most = ", ".join(sizes), torch.tensor([*sizes.values()])
+    if not isinstance(factors, Tensor) or factors.is_floating_point() \
+            or factors.ndim != 2 or factors.shape[1] != len(sizes) or not len(factors):
+        given = getattr(factors, "shape", type(factors).__name__)
+        given = tuple(given) if isinstance(given, torch.Size) else given
+        raise ValueError(f"factors must be a tensor of whole numbers of shape (N, "
+                         f"{len(sizes)}), the values of {names}, not {given}")
+    wrong = ((factors < 0) | (factors >= most.to(factors.device))).any(0)
+    if not wrong.any(): return factors.long()
+    name = [*sizes][wrong.int().argmax()]
+    column = factors[:, [*sizes].index(name)]
+    raise ValueError(f"factors must have {name} from 0 to {sizes[name] - 1}, not from "
+                     f"{column.min()} to {column.max()}")
+
+# %% ../nbs/20_sprites.ipynb #dd842870
+def shares(
+    factors: Tensor,  # rows of `FACTORS`, (N, F)
+    side: int,        # pixels of a row, S
+) -> Tensor:          # (N, S, S)
+    "The share of each pixel that the shape covers."
+    found = torch.empty(len(factors), side, side)
+    for shape in factors[:, 0].unique():
+        for rows in (factors[:, 0] == shape).nonzero()[:, 0].split(256):
+            found[rows] = coverage(shape_distance(factors[rows], side))
+    return found
+
 # %% ../nbs/20_sprites.ipynb #792953da
 def mix(
     share: Tensor,       # of the foreground, (N, 1, H, W)
@@ -116,21 +128,19 @@ def mix(
     front, back = colour[:, :, None, None], background[:, None, None, None]
     return (255 * torch.lerp(back, front, share)).round_().div_(255)
 
-# %% ../nbs/20_sprites.ipynb #eeed6d33
+# %% ../nbs/20_sprites.ipynb #31eb645f
 def draw_sprites(
     factors: Tensor,  # values of `FACTORS`, whole numbers, (N, F)
     side: int = 32,   # pixels of a row and of a column, S
 ) -> Tensor:          # (N, 3, S, S) in [0, 1], multiples of 1/255
     "The picture of each row of factors."
-    factors, side = _check_factors(factors, FACTORS), check_whole("side", side, 8)
-    factors = factors.cpu()
+    side = check_whole("side", side, 8)
+    factors = _check_factors(factors, FACTORS).cpu()
     check_memory(len(factors), torch.empty(3, side, side), "factors")
     images = torch.empty(len(factors), 3, side, side)
-    for shape in factors[:, 0].unique():
-        for rows in (factors[:, 0] == shape).nonzero()[:, 0].split(256):
-            part = factors[rows]
-            share = coverage(shape_distance(part, side))[:, None]
-            images[rows] = mix(share, COLOURS[part[:, 5]], BACKGROUNDS[part[:, 6]])
+    for rows in torch.arange(len(factors)).split(1000):
+        share, (colour, grey) = shares(factors[rows], side), factors[rows, 5:].T
+        images[rows] = mix(share[:, None], COLOURS[colour], BACKGROUNDS[grey])
     return images
 
 # %% ../nbs/20_sprites.ipynb #7b263db1
