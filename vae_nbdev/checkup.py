@@ -198,6 +198,7 @@ def make_case(
     "A copy on the table, and a first look at it."
     twin = _copy(model).train()
     case = Case(twin, _of_copy(loss, model, twin), x, **stated)
+    if x.device.type == "mps": case.dtype = x.dtype  # which has no float64
     case.functions = _functions(loss) + _functions(model)
     case.seen = forward_pass(case, x[:16])
     return case
@@ -347,7 +348,7 @@ FINDINGS = {  # by id: what looks wrong, and a pattern of the line to look at
                 r"sum\(|mean\(|dim=|axis="),
     "kl-missing": ("There is no KL", r"return"),
     "kl-form": ("The KL is not the closed form", r"exp\(|(?i:kl)|log_?var"),
-    "loss-sign": ("The loss is the ELBO, and an optimizer makes it small", r"return"),
+    "loss-sign": ("The reconstruction term has the sign of the ELBO", r"return"),
     "bits": ("The loss is in bits", r"log\(2|log2|0\.69|1\.44"),
 }
 FINDINGS |= {  # those of the output and the data
@@ -377,8 +378,8 @@ FINDINGS |= {  # those of the sample, of gradients and modes
 
 # %% ../nbs/15_checkup.ipynb #3fb7d790
 SITE = "https://vae-nbdev.github.io/vae_nbdev/"
-ELSEWHERE = {"nan": ("4", "The loss", "04_loss.html"),
-             "loss-sign": ("4", "The loss", "04_loss.html"),
+ELSEWHERE = {"nan": ("4", "The loss, in nats", "04_loss.html"),
+             "loss-sign": ("4", "The loss, in nats", "04_loss.html"),
              "dead-latents": ("12", "Objectives", "12_objectives.html")}
 
 def _section(id: str) -> tuple[str, str]:  # its name, its address
@@ -441,10 +442,12 @@ def loss_terms(case: Case) -> Iterator[Finding | str]:
         "your loss stays as it is when mu and log_var move: the KL has weight 0; it "
         f"should have {brief(case.beta)}", 0, case.beta)
     elif kl.form is None: yield _wrong_form(case)
-    elif kl.weight < 0: yield finding(case,
-        "loss-sign" if rec.weight < 0 else "kl-sign", "moving q(z|x) one nat away from "
-        f"the prior changes your loss by {brief(kl.weight)}; it should by "
-        f"{brief(case.beta)}", kl.weight, case.beta)
+    elif rec.weight < 0: yield finding(case, "loss-sign",
+        f"the {rec.form} has weight {brief(rec.weight)}, so that a worse image makes "
+        "your loss smaller; it should be above 0", rec.weight, 1)
+    elif kl.weight < 0: yield finding(case, "kl-sign",
+        f"moving q(z|x) a nat away from the prior changes your loss by "
+        f"{brief(kl.weight)}; it should by {brief(case.beta)}", kl.weight, case.beta)
     elif rec.gradient.any(): yield from balance(case)
 
 # %% ../nbs/15_checkup.ipynb #317425a6
@@ -474,7 +477,7 @@ def near(
 # %% ../nbs/15_checkup.ipynb #268831f7
 USUAL = {"squared error": (0.5, 1.0)}  # for sigma = 1, and without the half
 
-def _usual(case: Case) -> tuple:
+def _usual(case: Case) -> tuple[float, ...]:
     "Weights of a reconstruction term, in units of the KL's, that need no word."
     form = case.terms[0].form
     if case.sigma and form == "squared error": return (0.5 / case.sigma**2,)
