@@ -104,7 +104,7 @@ def along_the_path(
 def _is_gaussian(model, loader):
     "Can `path_gradient` hold the density of q fixed?"
     with inference(model), noise_from(torch.Generator(reference(model).device)):
-        try: path_gradient(model, (loader.example, None))
+        try: path_gradient(model, (loader.example, loader.example_labels))
         except ValueError: return False
     return True
 
