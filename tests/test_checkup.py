@@ -55,7 +55,7 @@ def wrong_answers(rows):
 
 
 def test_mistakes_are_named_and_nothing_else(examine):
-    rows = examine(right=25, wrong=1)
+    rows = examine(right=8, wrong=1)
     assert len(rows) == 1 + sum(p.finding is not None for p in PITFALLS.values())
     assert wrong_answers(rows) == {}
 
@@ -172,6 +172,12 @@ def test_what_is_stated_is_no_fault():
 def test_two_faults_are_two_findings():
     lines = dict(kl=lambda mu, v: closed_form(mu, v) / mu.shape[1], draw=lambda mu, v: mu)
     assert ids(*small(**lines)) == ["averaged-latents", "no-noise"]
+
+
+def test_layers_that_begin_at_zero_are_no_fault():
+    model, loss = small()
+    for layer in (model.to_mu, model.to_log_var): nn.init.zeros_(layer.weight)
+    assert ids(model, loss) == []
 
 
 def test_idle_and_fixed_parameters_are_a_remark():
@@ -358,6 +364,7 @@ MODEL, LOSS = seeded(build, SIZES)
 BAD = {
     "must be an instance of nn.Module, not SmallVAE: call it": ((SmallVAE, LOSS, IMAGES), {}),
     "model must be an instance of nn.Module, not int": ((3, LOSS, IMAGES), {}),
+    "model must have a parameter that can be trained": ((seeded(SmallVAE, SIZES).requires_grad_(False), LOSS, IMAGES), {}),
     "loss must be a function of": ((MODEL, 3, IMAGES), {}),
     "at least 16 images": ((MODEL, LOSS, IMAGES[:8]), {}),
     "data must hold finite values": ((MODEL, LOSS, IMAGES / 0), {}),

@@ -188,6 +188,18 @@ def forward_pass(
     raise ValueError("model.forward must give z to a method or a part that is called "
                      f"{' or '.join(DECODERS)}: rename your decoder to one of them")
 
+# %% ../nbs/15_checkup.ipynb #a8dddb5d
+def _functions(thing: object) -> list[Callable]:
+    "The functions in whose text a line is looked for, those that were handed in too."
+    if isinstance(thing, partial): return _functions(thing.func)
+    if inspect.isroutine(thing):
+        thing = getattr(thing, "__func__", thing)
+        cells = getattr(thing, "__closure__", None) or ()
+        return [thing, *filter(inspect.isfunction, (c.cell_contents for c in cells))]
+    classes = [c for c in type(thing).__mro__ if c not in nn.Module.__mro__]
+    names = [vars(thing), *map(vars, classes)]
+    return [f for own in names for f in own.values() if inspect.isfunction(f)]
+
 # %% ../nbs/15_checkup.ipynb #01ef80e4
 def make_case(
     model: nn.Module,
@@ -388,18 +400,6 @@ def _section(id: str) -> tuple[str, str]:  # its name, its address
     number, name, page = ELSEWHERE.get(id, ("14", title, "14_pitfalls.html"))
     if id not in ELSEWHERE: page += "#" + re.sub(r"\W+", "-", name.lower()).strip("-")
     return f"chapter {number}, {name!r}", SITE + page
-
-# %% ../nbs/15_checkup.ipynb #a8dddb5d
-def _functions(thing: object) -> list[Callable]:
-    "The functions in whose text a line is looked for, those that were handed in too."
-    if isinstance(thing, partial): return _functions(thing.func)
-    if inspect.isroutine(thing):
-        thing = getattr(thing, "__func__", thing)
-        cells = getattr(thing, "__closure__", None) or ()
-        return [thing, *filter(inspect.isfunction, (c.cell_contents for c in cells))]
-    classes = [c for c in type(thing).__mro__ if c not in nn.Module.__mro__]
-    names = [vars(thing), *map(vars, classes)]
-    return [f for own in names for f in own.values() if inspect.isfunction(f)]
 
 # %% ../nbs/15_checkup.ipynb #1278c625
 def _line(pattern: str, functions: Sequence[Callable]) -> str:
@@ -699,6 +699,8 @@ def _check_callables(model: object, loss: object) -> None:
         name = getattr(model, "__name__", type(model).__name__)
         cause = f": call it, {name}(...)" if isinstance(model, type) else ""
         raise ValueError(f"model must be an instance of nn.Module, not {name}{cause}")
+    if not any(p.requires_grad for p in model.parameters()): raise ValueError(
+        "model must have a parameter that can be trained, and none requires a gradient")
     if not callable(loss): raise ValueError(
         f"loss must be a function of {', '.join(ARGUMENTS)}, not {type(loss).__name__}")
 
@@ -782,13 +784,15 @@ def _public(module: object) -> str:
     names = (n for n, v in vars(module).items() if callable(v))
     return ", ".join(name for name in names if not name.startswith("_"))
 
+# %% ../nbs/15_checkup.ipynb #5ddaea6a
 def _import(place: str) -> object:
     "A module by its name or its file; the current folder is looked in first."
     if not place.endswith(".py"):
         sys.path.insert(0, "")
         try: return importlib.import_module(place)
         finally: sys.path.remove("")
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    name = f"checked_{Path(place).stem}"  # no name of another module
+    spec = importlib.util.spec_from_file_location(name, place)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that its classes can be copied
     spec.loader.exec_module(module)

@@ -221,11 +221,18 @@ def _idle(case: Case, gradient: Tensor, parameters: list[Tensor]) -> Iterator[st
 # %% ../nbs/18_probes.ipynb #ca39a0b3
 def saturation(case: Case, p: Pass) -> Iterator[Finding]:
     "Do values sit exactly at a bound?"
-    for bound in p.log_var.aminmax():
-        share = (p.log_var == bound).double().mean().item()
-        if not 0.2 < share < 1: continue  # all the same: a layer that begins at zero
+    v = p.log_var.flatten(1)
+    v = v[:, (v != v[:1]).any(0)]  # others may come from a layer that begins at zero
+    for bound in v.aminmax() if v.numel() else ():
+        share = (v == bound).double().mean().item()
+        if share < 0.2: continue
         yield finding(case, "saturation", f"{share:.0%} of log_var are exactly "
             f"{brief(bound)}, where they have no gradient; it should be 0%", share, 0)
+    yield from _wrong_ends(case, p)
+
+# %% ../nbs/18_probes.ipynb #8bb1caa9
+def _wrong_ends(case: Case, p: Pass) -> Iterator[Finding]:
+    "Are pixels exactly black or white that should be the other?"
     ends = (p.recon_x == 0) | (p.recon_x == 1)
     wrong = (p.recon_x - case.x.view_as(p.recon_x)).abs() > 0.5
     share = (ends & wrong).double().mean().item()
