@@ -109,6 +109,24 @@ def test_size_is_the_root_of_the_area():
         assert torch.allclose(area, SIZES[size]**2, rtol=0.02)
 
 
+def test_places_are_to_the_right_and_upwards():
+    row = torch.tensor([[1, 2, 3, 2, 2, 0, 0]])
+    centre = lambda x: [(x[0, 0].sum(dim) * torch.arange(32)).sum() / x[0, 0].sum() for dim in (0, 1)]  # column, row
+    column, line = centre(draw_sprites(row))
+    right, up = row.clone(), row.clone()
+    right[0, 3], up[0, 4] = 6, 6
+    assert centre(draw_sprites(right))[0] > column + 5 and abs(centre(draw_sprites(right))[1] - line) < 0.3
+    assert centre(draw_sprites(up))[1] < line - 5 and abs(centre(draw_sprites(up))[0] - column) < 0.3
+
+
+def test_angles_are_counterclockwise():
+    before = draw_factors(200, seed=3)
+    before[:, 2] %= 4
+    after = before.clone()
+    after[:, 2], after[:, 3], after[:, 4] = before[:, 2] + 4, 7 - before[:, 4], before[:, 3]
+    assert torch.allclose(draw_sprites(after), torch.rot90(draw_sprites(before), 1, (2, 3)), atol=1.5 / 255)
+
+
 @pytest.mark.slow
 def test_no_two_rows_of_factors_give_the_same_picture():
     every = torch.cartesian_prod(*(torch.arange(size) for size in FACTORS.values()))
