@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: notebooks run beside the tests, and threads that wait for a core are slow
+
 ROOT = Path(__file__).parents[1]
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"OMP_NUM_THREADS": "1"}
 
@@ -30,6 +32,23 @@ def exercises(notebook):
         last = source(cell).strip().splitlines()[-1:] if cell["cell_type"] == "code" else []
         if last and (call := re.match(r"^(check_\w+)\((\w+)\)$", last[0])):
             yield call[1], call[2], cell, [source(c) for c in cells[i + 1:i + 3]]
+
+
+def waits(item):
+    "Does this test wait for a notebook that is executed beside the tests?"
+    return "executions" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=waits)  # these last
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begin(request):
+    """The notebooks begin with the first test, so that they run while the other tests do."""
+    if any(map(waits, request.session.items)):
+        try: request.getfixturevalue("executions")
+        except subprocess.CalledProcessError: pass  # no wheel: the tests that wait for it will say so
 
 
 @pytest.fixture(scope="session")
@@ -131,8 +150,7 @@ def executions(wheel_python, tmp_path_factory, request):
     Cells marked `#| slow` (the flag of nbdev's own test runner) are measurements that take minutes: `make notebooks` runs
     them. At the end each notebook is asked what its exercises say. A result is the process and those answers.
     """
-    chosen = {item.callspec.params["chapter"]: tmp_path_factory.mktemp("empty") for item in request.session.items
-              if "executions" in getattr(item, "fixturenames", ())}
+    chosen = {item.callspec.params["chapter"]: tmp_path_factory.mktemp("empty") for item in request.session.items if waits(item)}
 
     def execute(chapter):
         path = chosen[chapter] / chapter
