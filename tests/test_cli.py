@@ -1,6 +1,7 @@
 """The command line, the way a user meets it: as a process, or as the function that the process calls."""
 import inspect
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vae_nbdev
-from vae_nbdev import VAE, cli, fit, load, save
+from vae_nbdev import VAE, cli, fit, load, load_mnist, save, weights
 
 pytestmark = pytest.mark.slow
 
@@ -256,7 +257,8 @@ def test_a_run_with_an_objective_and_a_likelihood_ends_and_is_evaluated(folder, 
 
 def test_help_needs_no_torch():
     code = ("import sys\nfrom vae_nbdev.cli import main\n"
-            "for command in ([], ['train'], ['sample'], ['reconstruct'], ['latent'], ['evaluate'], ['bench']):\n"
+            "names = 'train sample reconstruct latent evaluate check compress decompress exercises retrain bench'\n"
+            "for command in ([], *map(str.split, names.split())):\n"
             "    try: main([*command, '--help'])\n    except SystemExit as stop: assert stop.code == 0\n"
             "print([m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules], file=sys.stderr)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -291,6 +293,155 @@ def test_pictures_become_what_was_asked_for(command, shape, line, asked):
     seen = asked(f"train --data {command}")
     assert seen["model"].image_shape == tuple(seen["train"][0].shape[1:]) == shape
     assert seen["printed"].splitlines()[0] == f"data      {line}"
+
+
+# ---- other models ---------------------------------------------------------------------------------------------------
+
+def test_the_kind_of_model_reaches_fit(asked):
+    model = asked("train --data classes --model conv --latent-dim 3 --image-size 9x8 --out new")["model"]
+    assert type(model).__name__ == "ConvVAE" and model.config["image_shape"] == (3, 9, 8) and model.config["latent_dim"] == 3
+    model = asked("train --data grey --model burda --out new")["model"]
+    assert type(model).__name__ == "BurdaVAE" and model.config["latent_dim"] == 50 and model.config["input_dim"] == 81
+    seen = asked("train --data classes --conditional --hidden-dim 5 --out new")
+    assert type(seen["model"]).__name__ == "ConditionalVAE" and seen["model"].config["num_classes"] == 2
+    assert seen["train"][1] is not None
+    seen = asked("train --dataset sprites --model conv --out new")
+    assert seen["train"][0].shape == (40_000, 3, 32, 32) and len(seen["test"][0]) == 1000
+
+
+@pytest.mark.parametrize("option, sentence", [
+    ("--data grey --conditional", "--conditional needs labels"),
+    ("--data classes --conditional --model conv", "--conditional is for the model 'vae'"),
+    ("--data grey --model conv --hidden-dim 5", "--hidden-dim is not for the model 'conv'"),
+    ("--data grey --model gan", "--model"),
+    ("--dataset sprites --data-root grey", "sprites are drawn")])
+def test_what_does_not_go_together_is_said(option, sentence, terminal):
+    status, _, errors = terminal(f"train {option} --out none")
+    assert status == 2 and sentence in errors and len(errors.splitlines()) == 1
+
+
+def test_colour_pictures_of_mixed_sizes_go_through_a_convolutional_model(folder, terminal):
+    """From 200 pictures to samples, reconstructions, latent map and an evaluation row."""
+    rng = np.random.default_rng(1)
+    (folder / "photos").mkdir()
+    for i in range(200):
+        ground, side = rng.integers(0, 256, 3), 24 + i % 9
+        picture = np.clip(ground + rng.normal(0, 9, (side, 40 - i % 5, 3)), 0, 255).astype(np.uint8)
+        picture[4:4 + i % 12, 6:14] = rng.integers(0, 256, 3)
+        Image.fromarray(picture).save(folder / f"photos/{i}.{'png' if i % 2 else 'jpg'}")
+    command = "train --data photos --image-size 16 --model conv --latent-dim 4 --epochs 2 --batch-size 20 --quiet --out of-photos"
+    status, printed, errors = terminal(command)
+    assert (status, errors) == (0, "") and "180 images to train on, 20 to test on; 16x16, colour" in printed
+    assert {p.name for p in (folder / "of-photos").iterdir()} == FILES | PICTURES
+    assert load(folder / "of-photos/model.safetensors").image_shape == (3, 16, 16)
+    status, printed, errors = terminal("evaluate of-photos --num-samples 20 --quiet")
+    assert (status, errors) == (0, "") and " nats, standard error" in printed and "20 images" in printed
+
+
+def test_a_conditional_model_draws_the_class_that_is_asked_for(folder, terminal):
+    assert terminal(f"train --data classes --conditional {SMALL} --out of-both")[0] == 0
+    def drawn(more):
+        assert terminal(f"sample of-both --num-samples 4 --out one.png {more}")[0] == 0
+        return (folder / "one.png").read_bytes()
+    assert drawn("--label 0") == drawn("--label 0") != drawn("--label 1")
+    for command, sentence in (("sample of-both --label 2", "label"), ("sample mnist-fast --label 2", "must be conditional")):
+        status, _, errors = terminal(command)
+        assert status == 2 and sentence in errors and len(errors.splitlines()) == 1
+    assert terminal("evaluate of-both --num-samples 20 --quiet")[0] == 0
+
+
+def test_models_of_the_package_are_known_by_their_names(folder, terminal):
+    assert terminal("reconstruct mnist-2d --num-images 2 --out named.png") == (0, "named.png\n", "")
+    status, printed, _ = terminal("evaluate mnist-fast --num-images 20 --num-samples 20 --quiet")
+    assert status == 0 and printed.startswith("mnist-fast: ") and "20 images" in printed
+    status, _, errors = terminal("retrain mnist-fastest")
+    assert status == 2 and "name must be one of mnist-fast" in errors
+
+
+def test_a_model_of_the_package_is_made_again(folder, terminal, monkeypatch):
+    monkeypatch.setattr(weights, "COMMANDS", {"tiny": f"train --data grey {SMALL.replace('--quiet', '')}"})
+    monkeypatch.setattr(weights, "weights_file", lambda name: None)
+    status, printed, errors = terminal("retrain tiny --quiet")
+    assert (status, errors) == (0, "") and "standard error" in printed
+    kept = weights.describe(folder / "runs/tiny/tiny.safetensors")
+    assert kept.command == weights.COMMANDS["tiny"] and f"{kept.row['nats']:.2f} nats" in printed
+    again = terminal("retrain tiny --quiet --out again.safetensors")  # the run has ended, and is not trained again
+    assert again[0] == 0 and weights.describe(folder / "again.safetensors").row == kept.row
+    shutil.rmtree(folder / "runs")
+
+
+# ---- your own code, files, a class ----------------------------------------------------------------------------------
+
+MINE = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+class Mine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(784, 8), nn.Linear(4, 784)
+    def encode(self, x): return self.encoder(x.flatten(1)).chunk(2, 1)
+    def decode(self, z): return self.decoder(z).sigmoid()
+    def forward(self, x):
+        mu, log_var = self.encode(x)
+        z = mu + (log_var / 2).exp() * torch.randn_like(mu)
+        return self.decode(z), mu, log_var
+
+def kl(mu, log_var): return -0.5 * (1 + log_var - mu**2 - log_var.exp()).sum()
+
+def right(recon_x, x, mu, log_var):
+    return F.binary_cross_entropy(recon_x, x.flatten(1), reduction="sum") + kl(mu, log_var)
+
+def wrong(recon_x, x, mu, log_var):
+    return F.binary_cross_entropy(recon_x, x.flatten(1), reduction="sum") - kl(mu, log_var)
+"""
+
+
+def test_a_model_of_ones_own_is_checked(folder, terminal):
+    (folder / "mine.py").write_text(MINE)
+    status, printed, errors = terminal("check mine:Mine --loss mine:right")
+    assert (status, errors) == (0, "") and printed
+    status, printed, errors = terminal("check mine:Mine --loss mine:wrong --num-images 64 --json found.json")
+    assert (status, errors) == (1, "") and "KL" in printed
+    assert json.loads((folder / "found.json").read_text())["findings"]
+    for command, said in (("check mine:Missing --loss mine:right", "Missing"), ("check nowhere:Mine --loss mine:right", "nowhere"),
+                          ("check mine --loss mine:right", "mine"), ("check mine:Mine", "--loss")):
+        status, _, errors = terminal(command)
+        assert status == 2 and said in errors and len(errors.splitlines()) == 1, command
+
+
+def test_images_come_back_from_a_compressed_file(folder, terminal):
+    """The whole round trip on real files: a NumPy file, and a folder of pictures."""
+    digits = (load_mnist("test")[0][:20, 0] > 0.5).numpy().astype(np.uint8)
+    np.save(folder / "digits.npy", digits)
+    status, printed, errors = terminal("compress mnist-fast digits.npy digits.vae")
+    assert (status, errors) == (0, "") and printed
+    assert (folder / "digits.vae").stat().st_size < 20 * 784 / 8
+    assert terminal("decompress mnist-fast digits.vae back.npy")[0] == 0
+    assert np.array_equal(np.load(folder / "back.npy").reshape(digits.shape) > 0, digits > 0)
+    for i in range(3):
+        (folder / "ink").mkdir(exist_ok=True)
+        Image.fromarray(digits[i] * 255).save(folder / f"ink/{i}.png")
+    assert terminal("compress mnist-fast ink ink.vae")[0] == 0
+    assert terminal("decompress mnist-fast ink.vae ink-back")[0] == 0
+    back = [np.asarray(Image.open(p)) for p in sorted((folder / "ink-back").glob("*.png"))]
+    assert len(back) == 3 and all(np.array_equal(b, d * 255) for b, d in zip(back, digits))
+    (folder / "cut.vae").write_bytes((folder / "digits.vae").read_bytes()[:-5])
+    for command in ("decompress mnist-2d digits.vae other.npy", "decompress mnist-fast cut.vae other.npy",
+                    "decompress mnist-fast digits.npy other.npy", "compress mnist-fast nothing.npy other.npy"):
+        status, _, errors = terminal(command)
+        assert status == 2 and len(errors.splitlines()) == 1 and not (folder / "other.npy").exists(), command
+
+
+def test_notebooks_for_a_class_are_written(folder, terminal):
+    status, printed, errors = terminal("exercises --out class")
+    assert (status, errors) == (0, "") and printed
+    texts = [p.read_text() for p in sorted((folder / "class").glob("*.ipynb"))]
+    assert len(texts) > 15 and not any("<summary>Solution" in t or "<summary>Hint" in t for t in texts)
+    assert terminal("exercises --out class")[0] == 2
+    assert terminal("exercises --out hinted --hints")[0] == 0
+    assert any("<summary>Hint" in p.read_text() for p in (folder / "hinted").glob("*.ipynb"))
 
 
 def test_a_run_on_pictures_leaves_what_every_run_leaves(runs):

@@ -62,6 +62,8 @@ READABLE = "vae_nbdev 1", FORMAT  # files of these formats can be read
 MODELS = {  # classes that a file can name, and where they are
     "VAE": "vae_nbdev.model:VAE",
     "BurdaVAE": "vae_nbdev.evaluation:BurdaVAE",
+    "ConvVAE": "vae_nbdev.convolutional:ConvVAE",
+    "ConditionalVAE": "vae_nbdev.conditional:ConditionalVAE",
 }
 
 # %% ../nbs/08_runs.ipynb #e0accdf0
@@ -178,7 +180,9 @@ def load(
     own = model is None
     if own: model = build(path, metadata)
     check_fit(path, weights_of(tensors), model)
-    model.load_state_dict(weights_of(tensors), assign=own)
+    wanted = model.state_dict()  # a file may keep half of the bits
+    weights = {n: t.to(wanted[n].dtype) for n, t in weights_of(tensors).items()}
+    model.load_state_dict(weights, assign=own)
     for name, value in json.loads(metadata.get("shapes", "{}")).items():
         value = tuple(value) if isinstance(value, list) else value
         if getattr(model, name, None) is None: setattr(model, name, value)
