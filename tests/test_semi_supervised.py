@@ -174,8 +174,8 @@ def test_no_gradient_through_a_class(model, data):
 
 @pytest.mark.parametrize("call, says", [
     (lambda: SemiSupervised(-1.0), "weight must be a number, 0 or more, not -1.0"),
-    (lambda: hide_labels(torch.arange(10) % 5, 7), "keep must be a multiple of the number of classes, 5, not 7"),
-    (lambda: hide_labels(torch.tensor([0, 0, 0, 1]), 4), "there are 1 labels 1, not 2"),
+    (lambda: hide_labels(torch.arange(10) % 5, 7), "keep must be a multiple of 5 classes.* not 7"),
+    (lambda: hide_labels(torch.tensor([0, 0, 0, 1]), 4), "leave none short, not 4"),
     (lambda: MixedBatches(torch.rand(4, 4)), "data must hold a label that is known"),
     (lambda: MixedBatches((torch.rand(4, 4), torch.full((4,), -1))), "data must hold a label that is known"),
     (lambda: MixedBatches((torch.rand(4, 4), torch.arange(4)), labelled=0), "labelled must be a whole number"),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Given', 'ConditionalVAE', 'sample', 'class_evidence']
 
-# %% ../nbs/22_conditional.ipynb #96607a84
+# %% ../nbs/22_conditional.ipynb #6b27a3b6
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from .model import (LIKELIHOODS, Distributions, FlatModel, bernoulli, decode,
                              model_input, reference, to_labels)
 from .training import Noise
 
-# %% ../nbs/22_conditional.ipynb #7bd47c2c
+# %% ../nbs/22_conditional.ipynb #2c583e09
 def _classes(y, num_classes):
     "Classes as rows of zeros and a one, (B, num_classes), or `ValueError`."
     kind = f"{str(y.dtype).removeprefix('torch.')} of shape {tuple(y.shape)}"
@@ -31,7 +31,7 @@ def _classes(y, num_classes):
     raise ValueError(f"labels must be from 0 to {num_classes - 1}, as the model has "
                      f"num_classes = {num_classes}, not {low if low < 0 else high}")
 
-# %% ../nbs/22_conditional.ipynb #e976f172
+# %% ../nbs/22_conditional.ipynb #3b0f4e1a
 def _vectors(y, cond_dim):
     "Conditions as rows of numbers, (B, cond_dim), or `ValueError`."
     rows = y.reshape(len(y), -1) if y.numel() else y
@@ -41,7 +41,7 @@ def _vectors(y, cond_dim):
     if rows.isfinite().all(): return rows
     raise ValueError("labels must hold finite numbers")
 
-# %% ../nbs/22_conditional.ipynb #df10d186
+# %% ../nbs/22_conditional.ipynb #7bc1e7d0
 class Given(nn.Module, Distributions):
     "A conditional model that has been told y; needs its `encode` and `decode_logits`."
     latent_dim = property(lambda self: self.model.latent_dim)
@@ -73,7 +73,7 @@ class Given(nn.Module, Distributions):
         "The decoder of p(x|z, y) before its sigmoid."
         return self.model.decode_logits(z, self.beside(z))
 
-# %% ../nbs/22_conditional.ipynb #47746f61
+# %% ../nbs/22_conditional.ipynb #9a3aba86
 class _ConditionalLayers(nn.Module):
     "The learned part: the five layers of `VAE`, the first of each side wider by C."
     image_shape, config = FlatModel.image_shape, FlatModel.config
@@ -105,9 +105,10 @@ class _ConditionalLayers(nn.Module):
         self.fc_mu = nn.Linear(hidden_dim, latent_dim)
         self.fc_log_var = nn.Linear(hidden_dim, latent_dim)
         self.fc_decoder_hidden = nn.Linear(latent_dim + C, hidden_dim)
+        if num_classes: nn.init.normal_(self.fc_decoder_hidden.weight[:, latent_dim:])
         self.fc_output = nn.Linear(hidden_dim, getattr(pixel, "outputs", 1) * input_dim)
 
-# %% ../nbs/22_conditional.ipynb #2cfd3944
+# %% ../nbs/22_conditional.ipynb #baed7698
 def _told(layer, rows, c):
     "A linear layer of rows (..., R) and conditions (..., C), its last C columns."
     width = layer.in_features - c.shape[-1]
@@ -116,7 +117,7 @@ def _told(layer, rows, c):
     own = F.linear(c, layer.weight[:, width:])
     return F.linear(rows, layer.weight[:, :width], layer.bias) + own
 
-# %% ../nbs/22_conditional.ipynb #b09bd22f
+# %% ../nbs/22_conditional.ipynb #c8d6d128
 class ConditionalVAE(_ConditionalLayers):
     "A `VAE` whose encoder and decoder are told y: a class, or a row of numbers."
     def condition(self, y: object) -> Tensor:  # labels, (B,) or (B, cond_dim) -> (B, C)
@@ -146,7 +147,7 @@ class ConditionalVAE(_ConditionalLayers):
         p = vae.likelihood(vae.reparameterize(mu, log_var))
         return p.mean.reshape(len(x), self.input_dim), mu, log_var
 
-# %% ../nbs/22_conditional.ipynb #7b0be92e
+# %% ../nbs/22_conditional.ipynb #73b02543
 def sample(
     model: nn.Module,  # a conditional model
     y: object,         # a label, or K of them
@@ -162,7 +163,7 @@ def sample(
         means = [vae.likelihood(part).mean.cpu() for part in z.split(max(1, 1000 // K))]
     return in_known_shape(model, torch.cat(means).transpose(0, 1).flatten(0, 1).float())
 
-# %% ../nbs/22_conditional.ipynb #37dce61c
+# %% ../nbs/22_conditional.ipynb #6553f6ae
 def class_evidence(
     model: nn.Module,        # a conditional model with `num_classes`
     data: object,            # images, or (images, labels); the labels are not looked at

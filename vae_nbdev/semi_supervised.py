@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LabelAndCode', 'SemiSupervisedVAE', 'SemiSupervised', 'hide_labels', 'MixedBatches', 'error_rate']
 
-# %% ../nbs/25_semi_supervised.ipynb #a20721c9
+# %% ../nbs/25_semi_supervised.ipynb #d8b899b2
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .elbo import noise_from
 from .model import (Distributions, FlatModel, bernoulli, diagonal_gaussian,
                              inference, model_input)
 
-# %% ../nbs/25_semi_supervised.ipynb #3fc9fd1e
+# %% ../nbs/25_semi_supervised.ipynb #768e9fc0
 class LabelAndCode(Distribution):
     "A class y, as zeros and a one, and a code z that may depend on it: (y, z), a row."
     arg_constraints = {}
@@ -59,7 +59,7 @@ class LabelAndCode(Distribution):
         z = (p.movedim(-1, 0)[..., None] * self.code(every).mean).sum(0)
         return torch.cat([p, z], -1)
 
-# %% ../nbs/25_semi_supervised.ipynb #e532aaa2
+# %% ../nbs/25_semi_supervised.ipynb #86b1f588
 class _Networks(nn.Module):
     "The learned part: a conditional VAE, and a classifier of the same width."
     config = FlatModel.config
@@ -88,7 +88,7 @@ class _Networks(nn.Module):
     image_shape = property(lambda self: self.vae.image_shape,
                            lambda self, shape: setattr(self.vae, "image_shape", shape))
 
-# %% ../nbs/25_semi_supervised.ipynb #85aa8894
+# %% ../nbs/25_semi_supervised.ipynb #5b4597e2
 class SemiSupervisedVAE(_Networks, Distributions):
     "M2 of Kingma et al. (2014): class and code are latent, and some classes are known."
     @property
@@ -120,7 +120,7 @@ class SemiSupervisedVAE(_Networks, Distributions):
         reconstruction = p.log_prob(x.reshape(len(x), *p.event_shape))
         return reconstruction - kl_divergence(q, prior) - math.log(self.num_classes)
 
-# %% ../nbs/25_semi_supervised.ipynb #f8434852
+# %% ../nbs/25_semi_supervised.ipynb #d1e81111
 def _check_batch(model, labels):
     "`ValueError` unless there are classes, or -1 for those that are not known."
     if not isinstance(model, SemiSupervisedVAE): raise ValueError(
@@ -133,7 +133,7 @@ def _check_batch(model, labels):
     raise ValueError(f"labels must be whole numbers from 0 to {num_classes - 1}, or -1 "
                      f"where nobody knows the class, one for each image, not {found}")
 
-# %% ../nbs/25_semi_supervised.ipynb #ad22e119
+# %% ../nbs/25_semi_supervised.ipynb #c1db5b44
 @dataclass(frozen=True)
 class SemiSupervised:
     "The objective of M2, Eq. (25.4)."
@@ -165,26 +165,23 @@ class SemiSupervised:
         return {"loss": bound + self.weight * surprise, "bound": bound,
                 "surprise": surprise}
 
-# %% ../nbs/25_semi_supervised.ipynb #8c109ef5
+# %% ../nbs/25_semi_supervised.ipynb #829e5701
 def hide_labels(
     labels: Tensor,  # classes, (N,)
     keep: int,       # how many to keep, the same number of each class
     generator: torch.Generator | None = None,  # of the choice
 ) -> Tensor:         # the same labels, and -1 in the place of all others
     "Labels as if somebody had looked at a few images only."
-    classes, each = labels.unique(), check_whole("keep", keep) // len(labels.unique())
-    if each * len(classes) != keep: raise ValueError(
-        f"keep must be a multiple of the number of classes, {len(classes)}, not {keep}")
-    hidden = torch.full_like(labels, -1)
+    C, hidden = len(classes := labels.unique()), torch.full_like(labels, -1)
+    each, rest = divmod(check_whole("keep", keep), C)
+    if rest or each > min((labels == k).sum() for k in classes): raise ValueError(
+        f"keep must be a multiple of {C} classes and leave none short, not {keep}")
     for k in classes:
         own = (labels == k).nonzero()[:, 0]
-        if len(own) < each: raise ValueError(
-            f"keep must leave enough: there are {len(own)} labels {k}, not {each}")
-        own = own[torch.randperm(len(own), generator=generator)[:each]]
-        hidden[own] = k
+        hidden[own[torch.randperm(len(own), generator=generator)[:each]]] = k
     return hidden
 
-# %% ../nbs/25_semi_supervised.ipynb #31671170
+# %% ../nbs/25_semi_supervised.ipynb #bb5bd0c4
 class MixedBatches:
     "Batches with a fixed number of labelled images, drawn anew, beside all the others."
     def __init__(
@@ -208,7 +205,7 @@ class MixedBatches:
             none = torch.full_like(i, -1)
             yield self.images[torch.cat([j, i])], torch.cat([self.labels[j], none])
 
-# %% ../nbs/25_semi_supervised.ipynb #121745af
+# %% ../nbs/25_semi_supervised.ipynb #8770db36
 def error_rate(
     model: SemiSupervisedVAE,  # the model
     images: Tensor,            # (N, ...)
