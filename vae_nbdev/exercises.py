@@ -58,7 +58,7 @@ def read_chapters() -> dict[str, dict]:  # notebook of each chapter, by file nam
 _BADGE = re.compile(r"\n*\[!\[Open in Colab\][^\n]*")
 _LINK = re.compile(r"\[([^\[\]]+)\]\((\w+\.ipynb)[^)\s]*\)")
 _PARTS = ", a checker, a hint and a solution."  # what a chapter promises
-_SLOW = "# This cell takes minutes. No later cell needs it.\n"
+_SLOW = "# Slow: this cell, and those that use it, can be left out.\n"
 
 def _fold(name: str) -> str: return f"<details><summary>{name}</summary>"
 
