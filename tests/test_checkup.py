@@ -241,6 +241,16 @@ def test_losses_of_every_kind():
     assert ids(model, single) == []
 
 
+def test_a_kl_that_is_an_estimate_is_left_alone():
+    def estimate(mu, log_var):
+        q = Normal(mu, torch.exp(0.5 * log_var))
+        z = q.rsample()
+        return (q.log_prob(z) - Normal(0, 1).log_prob(z)).sum(1)
+
+    report = check_vae(small()[0], small_loss(kl=estimate), IMAGES)
+    assert report.findings == [] and any("noise of its own" in r for r in report.remarks)
+
+
 @pytest.mark.parametrize("name", ["decoder", "decode_logits"])
 def test_decoders_of_other_names(name):
     class Named(nn.Module):

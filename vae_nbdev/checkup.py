@@ -216,24 +216,25 @@ def make_case(
     return case
 
 # %% ../nbs/15_checkup.ipynb #c7fbc1e8
-def _asked(case: Case, given: list) -> object:
-    "What the loss returns; `ValueError` where it fails."
-    _seed(0)
-    try: return case.loss(*given)
+def _asked(case: Case, given: list, seed: int) -> object:
+    "What the loss returns, or of it what is minimized; `ValueError` if it fails."
+    _seed(seed)
+    try: total = case.loss(*given)
     except Exception as error:
         raise ValueError(f"loss must take {', '.join(case.arguments)}, and fails: "
                          f"{_one_line(error)}") from error
+    if isinstance(total, (tuple, list)) and total: total = total[0]
+    return total.get("loss") if isinstance(total, Mapping) else total
 
 # %% ../nbs/15_checkup.ipynb #469c3d95
 def total_loss(
     case: Case,
     *given: Tensor,  # recon_x, x, mu and log_var
+    seed: int = 0,   # of its noise, if it has any
 ) -> Tensor:         # a scalar
     "The loss of a batch."
     named = dict(zip(ARGUMENTS, given))
-    total = _asked(case, [named[name] for name in case.arguments])
-    if isinstance(total, (tuple, list)) and total: total = total[0]
-    if isinstance(total, Mapping): total = total.get("loss")
+    total = _asked(case, [named[name] for name in case.arguments], seed)
     if isinstance(total, Tensor) and total.shape in ((), (1,), given[1].shape[:1]):
         return total.sum()
     raise ValueError("loss must return a number for the batch, or one for each image: "
@@ -441,7 +442,7 @@ def loss_terms(case: Case) -> Iterator[Finding | str]:
     if not kl.gradient.any(): yield finding(case, "kl-missing",
         "your loss stays as it is when mu and log_var move: the KL has weight 0; it "
         f"should have {brief(case.beta)}", 0, case.beta)
-    elif kl.form is None: yield _wrong_form(case)
+    elif kl.form is None: yield from _other_kl(case)
     elif rec.weight < 0: yield finding(case, "loss-sign",
         f"the {rec.form} has weight {brief(rec.weight)}, so that a worse image makes "
         "your loss smaller; it should be above 0", rec.weight, 1)
@@ -451,6 +452,17 @@ def loss_terms(case: Case) -> Iterator[Finding | str]:
     elif rec.gradient.any(): yield from balance(case)
 
 # %% ../nbs/15_checkup.ipynb #317425a6
+def _other_kl(case: Case) -> Iterator[Finding | str]:
+    "A KL that is no closed form: an estimate by noise of its own, or wrong."
+    (rec, kl), (one, other) = case.terms, (
+        total_loss(case, *case.given, seed=seed).item() for seed in (1, 2))
+    if one == other: yield _wrong_form(case)
+    else:
+        yield "The loss draws noise of its own: I cannot take its KL apart"
+        weight = abs(rec.weight) if rec.form else 1.0
+        case.terms = rec, kl._replace(form="log_var", weight=weight, power=rec.power)
+
+# %% ../nbs/15_checkup.ipynb #790a7a9b
 def _wrong_form(case: Case) -> Finding:
     "The place where the slope of a KL is farthest from that of the closed form."
     mu, v = case.given[2:]
