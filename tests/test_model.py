@@ -328,3 +328,12 @@ def test_latent_vectors_of_another_model(method, z, given, model):
 def test_images_that_are_not_the_models(use, images, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}") as error: use(VAE(12, 7, 3), images)
     assert "\n" not in str(error.value)
+
+
+def test_channels_come_first():
+    """The same number of pixels in another order is another picture."""
+    model = VAE(60, 8, 2, image_shape=(3, 4, 5))
+    x = torch.rand(2, 3, 4, 5)
+    torch.testing.assert_close(posterior_mean(model, x.flatten(1)), posterior_mean(model, x))
+    with pytest.raises(ValueError, match=r"images must have the shape \(3, 4, 5\) each, as the model's, not \(4, 5, 3\); channels come first"):
+        posterior_mean(model, x.permute(0, 2, 3, 1))

@@ -477,6 +477,10 @@ def in_known_shape(
     shape = known_shape(model)
     size = math.prod(shape) if shape else getattr(model, "input_dim", None)
     if x.numel() == 0 or size is None: return x
+    colour = shape and shape[0] > 1 and x.ndim == len(shape) + 1
+    if colour and x[0].numel() == size and x.shape[1:] != shape: raise ValueError(
+        f"images must have the shape {shape} each, as the model's, not "
+        f"{tuple(x.shape[1:])}; channels come first, as permute(0, 3, 1, 2) makes them")
     if x[0].numel() != size and x.numel() == size: x = x[None]
     return x.reshape(len(x), *shape) if shape and x[0].numel() == size else x
 
