@@ -4,6 +4,7 @@ import math
 import random
 import re
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def test_more_than_two_hundred_patients(examine):
 
 def test_the_seed_as_it_stands(mnist):
     """Its class and its loss, word for word: no fault; what it does on purpose is a remark."""
+    begin = time.perf_counter()
     report = check_vae(seeded(Reference, 784, 400, 20), reference_loss, mnist["test"])
-    assert report.findings == []
+    assert report.findings == [] and time.perf_counter() - begin < 20
     assert any("sum over the batch" in r for r in report.remarks) and any("Grey pixels" in r for r in report.remarks)
 
 
