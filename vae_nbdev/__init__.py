@@ -26,15 +26,26 @@ PUBLIC = {
         generate_samples interpolate""",
     "runs": "save load",
     "pictures": "load_images load_image",
+    "weights": "pretrained keep",
     "evaluation": "log_likelihood inference_gaps report table BurdaVAE",
     "objectives": "BetaVAE WarmUp Cyclic FreeBits BetaTC ImportanceWeighted",
     "likelihoods": """ContinuousBernoulliPixels GaussianPixels CategoricalPixels
         DiscretizedLogisticPixels BetaBinomialPixels Dequantized""",
+    "pitfalls": "PITFALLS",
+    "checkup": "check_vae Report Finding load_model load_object",
+    "probes": "",
     "annealing": "annealed_log_likelihood bidirectional",
     "latents": "information latent_report active_units precision_recall",
+    "sprites": "load_sprites draw_sprites draw_factors colour_digits",
+    "convolutional": "ConvVAE layer_costs",
+    "conditional": "ConditionalVAE sample class_evidence",
+    "compression": "compress decompress compress_file decompress_file",
+    "factors": "mig dci linear_probe mutual_information traverse plot_traversals",
+    "semi_supervised": "SemiSupervisedVAE hide_labels error_rate",
     "fast": "path_gradient muon_adam start_from_data",
     "speed": "bench print_bench",
     "muon": "Muon",
+    "exercises": "write_exercises",
 }
 
 # %% ../nbs/99_package.ipynb #b1a3c486

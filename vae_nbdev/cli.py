@@ -315,19 +315,33 @@ def _result(history: dict, out: Path) -> str:
 # %% ../nbs/90_cli.ipynb #704cfda9
 def _draw_all(model, history: dict, data: list[tuple], out: Path) -> None:
     "The pictures of chapter 7, one file each; a line for one that cannot be drawn."
-    import torch
     from vae_nbdev import visualization as v
-    (others, _), (images, _) = data
-    ends = torch.cat([images[:2], others[:1]])[:2]  # a small folder has one to test on
+    from vae_nbdev.model import is_conditional
     figures = {"losses": lambda: v.plot_losses(history),
-               "samples": lambda: v.plot_samples(model),
-               "reconstructions": lambda: v.plot_reconstructions(model, images),
-               "latent": lambda: v.plot_latent_space(model, data[1]),
-               "interpolation": lambda: v.plot_interpolation(model, *ends)}
-    if model.latent_dim == 2: figures["manifold"] = lambda: v.plot_manifold(model)
+               "reconstructions": lambda: v.plot_reconstructions(model, data[1]),
+               "latent": lambda: v.plot_latent_space(model, data[1])}
+    figures |= (_told if is_conditional(model) else _untold)(model, data, v)
     for name, draw in figures.items():
         try: write(out / f"{name}.png", draw().savefig)
         except ValueError as error: warnings.warn(f"no {name}.png: {error}")
+
+def _untold(model, data: list[tuple], v) -> dict:
+    "Pictures of a model that draws from z alone."
+    import torch
+    (others, _), (images, _) = data
+    ends = torch.cat([images[:2], others[:1]])[:2]  # a small folder has one to test on
+    figures = {"samples": lambda: v.plot_samples(model),
+               "interpolation": lambda: v.plot_interpolation(model, *ends)}
+    if model.latent_dim == 2: figures["manifold"] = lambda: v.plot_manifold(model)
+    return figures
+
+def _told(model, data: list[tuple], v) -> dict:
+    "Pictures of a model that is told the class: a row for each."
+    import torch
+    from vae_nbdev.conditional import sample
+    classes, noise = torch.arange(model.num_classes), torch.Generator().manual_seed(0)
+    draw = lambda: v.plot_grid(sample(model, classes, 8, noise), columns=8)
+    return {"samples": draw}
 
 # %% ../nbs/90_cli.ipynb #c0de0026
 class Parser(argparse.ArgumentParser):

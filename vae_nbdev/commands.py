@@ -82,8 +82,8 @@ def _of_class(model, args: argparse.Namespace):
 def reconstruct(args: argparse.Namespace) -> None:
     "Draw images above their reconstructions; by default, what the run was tested on."
     from vae_nbdev.visualization import plot_reconstructions
-    images, _ = _images(args, model := named_model(args.model))
-    _picture(plot_reconstructions(model, images, args.num_images), args.out)
+    data = _images(args, model := named_model(args.model))
+    _picture(plot_reconstructions(model, data, args.num_images), args.out)
 
 # %% ../nbs/92_commands.ipynb #c0de0025
 def latent(args: argparse.Namespace) -> None:
