@@ -253,6 +253,18 @@ def test_a_kl_that_is_an_estimate_is_left_alone():
     assert report.findings == [] and any("noise of its own" in r for r in report.remarks)
 
 
+def test_free_bits_are_a_remark():
+    def free(mu, log_var): return (0.5 * (mu**2 + log_var.exp() - 1 - log_var)).clamp(min=0.3).sum(1)
+
+    report = check_vae(small()[0], small_loss(kl=free), IMAGES)
+    assert report.findings == [] and any("free bits" in r for r in report.remarks)
+
+
+def test_a_loss_that_takes_no_grey():
+    coins = small_loss(lambda p, x: -torch.distributions.Bernoulli(p, validate_args=True).log_prob(x).sum(1))
+    assert ids(small()[0], coins) == []
+
+
 @pytest.mark.parametrize("name", ["decoder", "decode_logits"])
 def test_decoders_of_other_names(name):
     class Named(nn.Module):

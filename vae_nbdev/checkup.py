@@ -291,6 +291,9 @@ def _drawn(case: Case, n: int, widen: int = 1, positive: bool = False) -> list[T
     draw = lambda like, wider=1: torch.rand(
         n, *like.shape[1:-1], wider * like.shape[-1], generator=g, dtype=torch.float64)
     recon_x, x = 0.05 + 0.9 * draw(seen.recon_x), (255 * draw(case.x)).round() / 255
+    if 0 <= case.x.min() and case.x.max() <= 1:  # some losses take none but 0 and 1
+        own = case.x.flatten().cpu()
+        x = own[torch.randint(len(own), x.shape, generator=g)]
     mu, v = 4 * draw(seen.mu, widen) - 2, 3 * draw(seen.mu, widen) - 1.5
     if positive: v = v.abs() + 0.2
     tensors = [t.to(case.x.device, case.dtype) for t in (recon_x, x, mu, v)]
@@ -451,15 +454,28 @@ def loss_terms(case: Case) -> Iterator[Finding | str]:
         f"{brief(kl.weight)}; it should by {brief(case.beta)}", kl.weight, case.beta)
     elif rec.gradient.any(): yield from balance(case)
 
-# %% ../nbs/15_checkup.ipynb #317425a6
+# %% ../nbs/15_checkup.ipynb #89e0a139
+def _is_clamped(case: Case) -> bool:
+    "Is it the closed form where it has a gradient at all, as with free bits?"
+    (rec, kl), codes = case.terms, case.given[2:]
+    there = kl.gradient != 0
+    found = kl.gradient[there]
+    basis = slopes(CODES["log_var"](*codes).sum(), codes)[there]
+    off = (found - found @ basis / (basis @ basis) * basis).norm() / found.norm()
+    both = all(part.double().mean() > 0.2 for part in there.chunk(2))
+    return both and not there.all() and off.item() < 1e-3
+
+# %% ../nbs/15_checkup.ipynb #cad8e581
 def _other_kl(case: Case) -> Iterator[Finding | str]:
-    "A KL that is no closed form: an estimate by noise of its own, or wrong."
-    (rec, kl), (one, other) = case.terms, (
-        total_loss(case, *case.given, seed=seed).item() for seed in (1, 2))
-    if one == other: yield _wrong_form(case)
+    "A KL that is no closed form: by noise of its own, with free bits, or wrong."
+    one, other = (total_loss(case, *case.given, seed=s).item() for s in (1, 2))
+    why = ("is estimated by noise of its own" if one != other else
+           "has no gradient in some places, as with free bits" * _is_clamped(case))
+    if not why: yield _wrong_form(case)
     else:
-        yield "The loss draws noise of its own: I cannot take its KL apart"
-        weight = abs(rec.weight) if rec.form else 1.0
+        yield f"The KL {why}: I cannot judge its weight"
+        (rec, kl), weight = case.terms, abs(case.terms[0].weight)
+        weight = 1.0 if math.isnan(weight) else weight
         case.terms = rec, kl._replace(form="log_var", weight=weight, power=rec.power)
 
 # %% ../nbs/15_checkup.ipynb #790a7a9b

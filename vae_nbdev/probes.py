@@ -116,8 +116,8 @@ def _spread(case: Case, a: Pass, b: Pass) -> Iterator[Finding]:
         yield _other_form(case, said, form, a, b)
         return
     e, negative = unit_noise(case, said), (a.z - a.mu) * (b.z - b.mu) < 0
-    one, std = e[0].nan_to_num(), e[e.isfinite()].std().item()
-    if _shared(one) or one[0].numel() > 1 and _shared(one.T): yield finding(case,
+    one, std = e[0].nan_to_num().flatten(1), e[e.isfinite()].std().item()
+    if _shared(one) or one.shape[1] > 1 and _shared(one.T): yield finding(case,
         "shared-noise", "the noise of two images or dimensions differs by 0; it should "
         "by 1 or so", 0, 1)
     elif not 0.9 < std < 1.1: yield finding(case, "log-sigma",
