@@ -655,7 +655,8 @@ PROBES = {  # a probe, or where it is; the findings after which it is not asked
     loss_terms: set(),
     "vae_nbdev.probes:pixel_range": set(),
     "vae_nbdev.probes:noise": set(),
-    "vae_nbdev.probes:gradients": {"sigma-sign", "no-noise", "data-range"},
+    "vae_nbdev.probes:gradients":
+        {"sigma-sign", "no-noise", "data-range", "relu-output"},
     "vae_nbdev.probes:evaluation": {"sigma-sign"},
     "vae_nbdev.probes:finite":
         {"sigma-sign", "data-range", "sigmoid-missing", "relu-output"},
