@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Layer', 'layer_cost', 'layer_costs', 'ResidualBlock', 'Enlarge', 'SubPixels', 'halved', 'encoder_layers',
-           'decoder_layers', 'ConvVAE']
+           'channels_last', 'Features', 'decoder_layers', 'ConvVAE']
 
 # %% ../nbs/21_convolutional.ipynb #4ea136eb
 import math
@@ -147,7 +147,17 @@ def encoder_layers(
         layers += [nn.Conv2d(before, after, 3, 2, 1), ResidualBlock(after)]
     return nn.Sequential(*layers, nn.GroupNorm(1, after), nn.SiLU(), nn.Flatten())
 
-# %% ../nbs/21_convolutional.ipynb #26919a48
+# %% ../nbs/21_convolutional.ipynb #180079d3
+def channels_last(x: Tensor) -> Tensor:  # (B, C, h, w) -> the same numbers
+    "The channels of a pixel side by side in memory: a processor is faster that way."
+    return x.contiguous(memory_format=torch.channels_last)
+
+class Features(nn.Unflatten):
+    "Rows of numbers as small pictures of many channels."
+    def forward(self, x: Tensor) -> Tensor:  # (B, C * h * w) -> (B, C, h, w)
+        return channels_last(super().forward(x))
+
+# %% ../nbs/21_convolutional.ipynb #3851fe92
 def decoder_layers(
     latent_dim: int,                # dimensions of z, Z
     channels: tuple[int, ...],      # of the output, then of each stage of the encoder
@@ -155,7 +165,7 @@ def decoder_layers(
 ) -> nn.Sequential:                 # codes (B, Z) -> (B, channels[0], *sizes[0])
     "The mirror of the encoder."
     last = channels[-1], *sizes[-1]
-    layers = [nn.Linear(latent_dim, math.prod(last)), nn.Unflatten(1, last)]
+    layers = [nn.Linear(latent_dim, math.prod(last)), Features(1, last)]
     for i in range(len(channels) - 1, 1, -1):
         layers += [ResidualBlock(channels[i]),
                    Enlarge(channels[i], channels[i - 1], sizes[i - 1])]
@@ -186,7 +196,6 @@ class _ConvLayers(FlatModel):
         self.fc_mu = nn.Linear(features, latent_dim)
         self.fc_log_var = nn.Linear(features, latent_dim)
         self.decoder = decoder_layers(latent_dim, (numbers * C, *channels), sizes)
-        self.to(memory_format=torch.channels_last)  # a processor is faster that way
 
 # %% ../nbs/21_convolutional.ipynb #b790b37f
 class ConvVAE(_ConvLayers):
@@ -196,7 +205,7 @@ class ConvVAE(_ConvLayers):
         x: Tensor,               # images, (B, C, H, W), or rows of pixels, (B, D)
     ) -> tuple[Tensor, Tensor]:  # mu and log_var of q(z|x), (B, Z) each
         "The parameters of the approximate posterior of each image."
-        h = self.encoder(_as_pictures(x, self.image_shape))
+        h = self.encoder(channels_last(_as_pictures(x, self.image_shape)))
         return self.fc_mu(h), self.fc_log_var(h)
 
     def decode_logits(
