@@ -24,16 +24,13 @@ PUBLIC = {
     "visualization": """plot_losses plot_reconstructions plot_reconstruction_history
         plot_samples plot_latent_space plot_manifold plot_interpolation plot_grid
         generate_samples interpolate""",
-    "runs": "save load",
-    "pictures": "load_images load_image",
-    "weights": "pretrained keep",
+    "runs": "save load", "pictures": "load_images load_image",
+    "weights": "pretrained keep", "pitfalls": "PITFALLS", "probes": "",
     "evaluation": "log_likelihood inference_gaps report table BurdaVAE",
     "objectives": "BetaVAE WarmUp Cyclic FreeBits BetaTC ImportanceWeighted",
     "likelihoods": """ContinuousBernoulliPixels GaussianPixels CategoricalPixels
         DiscretizedLogisticPixels BetaBinomialPixels Dequantized""",
-    "pitfalls": "PITFALLS",
-    "checkup": "check_vae Report Finding load_model load_object",
-    "probes": "",
+    "checkup": "check_vae Finding load_object",
     "annealing": "annealed_log_likelihood bidirectional",
     "latents": "information latent_report active_units precision_recall",
     "sprites": "load_sprites draw_sprites draw_factors colour_digits",

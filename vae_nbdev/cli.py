@@ -79,6 +79,8 @@ KINDS = {  # what --model can name; a later chapter's class is named, not import
     "vae": "vae_nbdev.model:VAE", "burda": "vae_nbdev.evaluation:BurdaVAE",
     "conv": "vae_nbdev.convolutional:ConvVAE",
     "conditional": "vae_nbdev.conditional:ConditionalVAE"}
+
+# %% ../nbs/90_cli.ipynb #cf8216ca
 BUILD = {
     "model": {"default": "vae", "choices": [*KINDS][:-1],
               "help": "vae, burda (chapter 11), or conv for pictures (chapter 21)"},
@@ -204,6 +206,7 @@ def read_data(opts: dict, splits: Iterable[str], progress: bool = False) -> list
     parts = _hold_out(data, opts["seed"])
     return [parts[split] for split in splits]
 
+# %% ../nbs/90_cli.ipynb #dd239511
 def _named_data(name: str, split: str, root: str | None) -> tuple:
     "A data set by its name; sprites are drawn, and labelled by their shape."
     from vae_nbdev.data import load_dataset
@@ -233,6 +236,7 @@ def make_model(
              "num_classes": classes}
     return build(**given, **{n: v for n, v in facts.items() if n in known})
 
+# %% ../nbs/90_cli.ipynb #4d392d11
 def _check_kind(opts: dict) -> None:
     "No flag that changes nothing."
     if opts["conditional"] and opts["model"] != "vae": raise ValueError(
@@ -267,6 +271,7 @@ def _fit(opts: dict, data: list[tuple], out: Path, args: argparse.Namespace) -> 
     (out / runs.CHECKPOINT).unlink()
     return model, history
 
+# %% ../nbs/90_cli.ipynb #d17b08b3
 def _classes(opts: dict, data: list[tuple]) -> int | None:
     "How many classes a conditional model is told of."
     if not opts["conditional"]: return None
@@ -286,6 +291,7 @@ def _plan(model, data: list[tuple], opts: dict, out: Path) -> str:
     kind = f"{_layers(model)}, {count:,} parameters"
     return f"data      {name}: {seen}\nmodel     {kind}\ntraining  {way}"
 
+# %% ../nbs/90_cli.ipynb #8e97ee3c
 def _layers(model) -> str:
     "A model's widths, or its name and the size of its code."
     c = model.config
@@ -325,6 +331,7 @@ def _draw_all(model, history: dict, data: list[tuple], out: Path) -> None:
         try: write(out / f"{name}.png", draw().savefig)
         except ValueError as error: warnings.warn(f"no {name}.png: {error}")
 
+# %% ../nbs/90_cli.ipynb #9a05b852
 def _untold(model, data: list[tuple], v) -> dict:
     "Pictures of a model that draws from z alone."
     import torch

@@ -24,6 +24,7 @@ def named_model(path: str):
     if _in_package(path): return pretrained(path)
     return load(Path(path) / MODEL if Path(path).is_dir() else path)
 
+# %% ../nbs/92_commands.ipynb #4419515b
 def _in_package(path: str) -> bool:
     "Is this the name of a model that comes with the package, and no file's?"
     from vae_nbdev.weights import COMMANDS
@@ -46,6 +47,7 @@ def _source(args: argparse.Namespace) -> dict:
     config = (path if path.is_dir() else path.parent) / CONFIG
     return read_json(config) if not given and config.is_file() else given
 
+# %% ../nbs/92_commands.ipynb #ca26c89a
 def _images(args: argparse.Namespace, model) -> tuple:
     "The images that a command is about, and their labels or None."
     from vae_nbdev.pictures import load_image, load_images
@@ -72,6 +74,7 @@ def sample(args: argparse.Namespace) -> None:
     else: figure = plot_samples(model, args.num_samples, args.seed)
     _picture(figure, args.out)
 
+# %% ../nbs/92_commands.ipynb #e1f05197
 def _of_class(model, args: argparse.Namespace):
     "Images of one class, by a conditional model."
     import torch
@@ -79,6 +82,7 @@ def _of_class(model, args: argparse.Namespace):
     noise = torch.Generator().manual_seed(args.seed)
     return sample(model, args.label, args.num_samples, noise)
 
+# %% ../nbs/92_commands.ipynb #3f46f286
 def reconstruct(args: argparse.Namespace) -> None:
     "Draw images above their reconstructions; by default, what the run was tested on."
     from vae_nbdev.visualization import plot_reconstructions
@@ -127,6 +131,7 @@ def check(args: argparse.Namespace) -> int:
     if args.json: write_json(Path(args.json), json.loads(found.to_json()))
     return int(bool(found.findings))
 
+# %% ../nbs/92_commands.ipynb #9a498a3f
 def _own_pictures(args: argparse.Namespace):
     "The pictures of --data, or the test images of MNIST."
     from vae_nbdev.pictures import load_images
@@ -206,6 +211,9 @@ def _add_numbers(commands) -> None:
     add("--name", help="of the model, in the row (default: that of its file)")
     add("--markdown", action="store_true", help="print a table")
     add("--json", **JSON), add("--quiet", **QUIET)
+
+# %% ../nbs/92_commands.ipynb #63ca14cc
+def _add_work(commands) -> None:
     add = add_command(commands, bench, {})
     add("--trials", **count(5, "how often to measure each, taking turns"))
     add("--full", action="store_true", help="time all epochs of the classic loop")
@@ -225,6 +233,9 @@ def _add_own(commands) -> None:
         help="the weight of the KL that you have chosen (default: 1)")
     add("--num-images", **count(256, "images of the data, or of MNIST"))
     add("--json", **JSON)
+
+# %% ../nbs/92_commands.ipynb #90559c9f
+def _add_files(commands) -> None:
     for run in (compress, decompress):
         add = add_command(commands, run, {})
         add("model", **MODEL_FILE)
@@ -239,4 +250,5 @@ def add_commands(
     commands,  # the subparsers of `argparse`
 ) -> None:
     "All commands but `train`."
-    _add_pictures(commands), _add_numbers(commands), _add_own(commands)
+    for add in (_add_pictures, _add_numbers, _add_work, _add_own, _add_files):
+        add(commands)

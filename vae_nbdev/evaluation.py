@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from .data import binarize, check_whole, kind_of_values, split_data
-from .model import (Distributions, FlatModel, check_model, conditioned, has_coins,
-                             diagonal_gaussian, inference, is_conditional, reference)
+from .model import (Distributions, FlatModel, check_model, conditioned,
+                             has_coins, diagonal_gaussian, inference, is_conditional,
+                             reference)
 from .training import Noise, model_batches
 
 # %% ../nbs/11_evaluation.ipynb #99424528
@@ -91,6 +92,7 @@ def _whole(**numbers):
     "Numbers of at least one, checked by their names."
     return [check_whole(name, value) for name, value in numbers.items()]
 
+# %% ../nbs/11_evaluation.ipynb #5074a201
 def _one_by_one(model, batches, progress):
     "The images of all batches, (1, ...) each, after their three distributions."
     from tqdm.auto import tqdm
