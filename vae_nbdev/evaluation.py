@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
+# %% ../nbs/11_evaluation.ipynb #845d45c9
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
