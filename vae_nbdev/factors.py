@@ -7,7 +7,7 @@ __all__ = ['bin_codes', 'indicators', 'mutual_information', 'factor_entropy', 'M
            'variance', 'additive_importance', 'DCI', 'focus', 'dci', 'minimize', 'cross_entropy', 'linear_probe',
            'sample_codes', 'traverse', 'plot_traversals']
 
-# %% ../nbs/24_factors.ipynb #b653d804
+# %% ../nbs/24_factors.ipynb #26084016
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .data import check_finite, check_whole
 from .elbo import noise_from
 from .model import as_vae, decode, in_known_shape, inference
-from .model import model_input, posterior_mean, reference
+from .model import model_input, posterior_mean
 from .visualization import plot_grid
 
 # %% ../nbs/24_factors.ipynb #518f8988
