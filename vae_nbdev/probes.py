@@ -82,11 +82,11 @@ def spread_form(a: Pass, b: Pass) -> str | None:
     return None
 
 # %% ../nbs/18_probes.ipynb #5c186a7d
-def unit_noise(case: Case, form: str, least: int = 4000) -> Tensor:  # (passes, B, Z)
+def unit_noise(case: Case, form: str, least: int = 2000) -> Tensor:  # (passes, B, Z)
     "(z - mu) / sigma from as many passes as give enough numbers; NaN if rounded away."
-    x, found = case.x[:32], []
+    found = []
     while sum(e.numel() for e in found) < least:
-        p = forward_pass(case, x, seed=len(found))
+        p = forward_pass(case, case.x, seed=len(found))
         sigma = SPREADS[form](p.log_var).exp()
         known = sigma > 1e-3 * p.mu.abs()
         found.append(torch.where(known, (p.z - p.mu) / sigma, math.nan))
@@ -278,12 +278,12 @@ def train_copy(
     end, nats = time.monotonic() + seconds, 0.0
     for step in range(1, steps + 1):
         if not _step(case, optimizer, seed=step): return step, math.nan
-        if step % 25 == 0: nats = carried(case)
+        if step % 10 == 0: nats = carried(case)
         if nats > ENOUGH or time.monotonic() > end: break
     return step, nats
 
 # %% ../nbs/18_probes.ipynb #ec2b2b15
-def short_run(case: Case, steps: int = 500) -> Iterator[Finding | str]:
+def short_run(case: Case, steps: int = 300) -> Iterator[Finding | str]:
     "After some steps of training, does the code carry something?"
     if case.seen.z.shape != case.seen.mu.shape: return
     done, nats = train_copy(case, steps)
