@@ -30,10 +30,10 @@ def test_each_command_is_one_of_the_command_line(command):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_row_follows_from_its_file(name):
-    """The evaluation is repeated by its protocol: the first 1,000 test images, 500 samples for each."""
+    """The evaluation is repeated by its protocol: the first 500 test images, 100 samples for each."""
     from vae_nbdev.cli import read_data
     kept, images, labels = describe(weights_file(name)).row, *read_data({"dataset": name.partition("-")[0]}, ["test"])[0]
-    row = report(pretrained(name), (images[:1000], labels[:1000]), 500, data_name=name.partition("-")[0])
+    row = report(pretrained(name), (images[:500], labels[:500]), 100, data_name=name.partition("-")[0])
     assert str(row.protocol) == kept["protocol"]
     assert row.nats == pytest.approx(kept["nats"], abs=1e-2) and row.bound == pytest.approx(kept["bound"], abs=1e-2)
 

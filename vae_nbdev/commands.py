@@ -143,12 +143,14 @@ def _own_pictures(args: argparse.Namespace):
 def compress(args: argparse.Namespace) -> None:
     "Write images to one small file, without loss: a folder of them, or a NumPy file."
     from vae_nbdev.compression import compress_file
-    print(compress_file(named_model(args.model), args.source, args.target))
+    sizes = compress_file(named_model(args.model), args.source, args.target)
+    print("{:,} bytes of pixels in {:,} bytes".format(*sizes))
 
 def decompress(args: argparse.Namespace) -> None:
     "Read the images of a compressed file back, into a folder or a NumPy file."
     from vae_nbdev.compression import decompress_file
-    print(decompress_file(named_model(args.model), args.source, args.target))
+    number = decompress_file(named_model(args.model), args.source, args.target)
+    print(f"{number:,} images in {args.target}")
 
 # %% ../nbs/92_commands.ipynb #33023f4d
 def exercises(args: argparse.Namespace) -> None:
@@ -167,7 +169,7 @@ def retrain(args: argparse.Namespace) -> None:
     words = [*COMMANDS[args.name].split(), "--out", str(out), *more]
     run = make_parser().parse_args([*words, *["--quiet"] * args.quiet])
     run.run(run)
-    asked = argparse.Namespace(model=str(out), num_samples=500, num_images=1000, seed=0,
+    asked = argparse.Namespace(model=str(out), num_samples=100, num_images=500, seed=0,
                                name=args.name, quiet=args.quiet)
     row = _row(named_model(str(out)), asked, args.name)
     facts = {"nats": row.nats, "standard_error": row.standard_error,
