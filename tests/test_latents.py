@@ -57,6 +57,16 @@ def test_codes_that_ignore_the_image_carry_nothing():
     assert not r.active.any() and r.kl.sum() == 0 and str(r).startswith("0 of 2 units active; KL 0.00 nats")
 
 
+def test_a_stranger_need_not_say_its_latent_dim(small):
+    class Stranger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.vae = small[0]
+        def encode(self, x): return self.vae.encode(x)
+        def decode(self, z): return self.vae.decode(z)
+    assert information(Stranger(), small[1]) == pytest.approx(information(*small), abs=1e-5)
+
+
 class Encoder(nn.Module):
     """z is x, noisily, its second dimension a tenth of it and its third nothing."""
     prior = diagonal_gaussian(torch.zeros(3), torch.zeros(3))

@@ -38,9 +38,9 @@ def information(
 ) -> Information:      # both sides of Eq. (17.2)
     "The mutual information of image and code, bracketed."
     batches, found, first = model_batches(model, data, "data"), [], 0
-    prior = conditioned(model, batches.example_labels).prior
     with inference(model), Noise(reference(model).device, seed).own():
-        qs = [conditioned(model, y).posterior(x) for x, y in batches]
+        told = [(conditioned(model, y), x) for x, y in batches]
+        qs, prior = [vae.posterior(x) for vae, x in told], told[0][0].prior
         codes = torch.cat([q.sample() for q in qs])  # (N, Z)
         if (N := len(codes)) < 2: raise ValueError("data must hold two images or more")
         for z in codes.split(100):
