@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['temperatures', 'tempered', 'hamiltonian', 'anneal', 'annealed_log_likelihood', 'Bracket', 'bidirectional']
 
-# %% ../nbs/16_annealing.ipynb #new4
+# %% ../nbs/16_annealing.ipynb #0613a2ea
 import math
 from functools import partial
 from typing import NamedTuple

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Information', 'information', 'active_units', 'LatentReport', 'latent_report', 'precision_recall']
 
-# %% ../nbs/17_latents.ipynb #new4
+# %% ../nbs/17_latents.ipynb #eb3d6d76
 import math
 from typing import NamedTuple
 
