@@ -531,6 +531,7 @@ def ask_torchvision(
         raise FileNotFoundError(f"{missing} (the reason was: {reason})") from error
     finally: socket.setdefaulttimeout(patience)
 
+# %% ../nbs/01_data.ipynb #cf396a94
 def _download(folder: Path) -> None:
     "Have torchvision fill ROOT/FAMILY/raw."
     from torchvision import datasets

@@ -70,6 +70,7 @@ def load_image(
 # %% ../nbs/09_pictures.ipynb #76696573
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
+# %% ../nbs/09_pictures.ipynb #ad19d8ec
 def _find_pictures(folder: Path) -> list[tuple]:
     "Pairs of a path and a label (None without sub-folders); nothing that is hidden."
     found, classes = [], None
