@@ -228,11 +228,12 @@ def find(
     u: np.ndarray,           # a number below ONE for each
 ) -> np.ndarray:             # the symbol whose interval it is in
     "A search by halves, in all rows together."
-    k, step = np.zeros_like(row), 1 << int(np.max(size) - 1).bit_length()
+    at, end, step = row, row + size, 1 << int(np.max(size) - 1).bit_length()
+    fits = np.ndim(size) == 0 and step == size  # no step leads out of a row
     while step := step >> 1:
-        next = np.minimum(k + step, size)
-        k = np.where((next < size) & (below[row + next] <= u), next, k)
-    return k
+        next = at + step if fits else np.minimum(at + step, end)
+        at = np.where(below[next] <= u, next, at)
+    return at - row
 
 # %% ../nbs/23_compression.ipynb #c_stack
 class Stack:
