@@ -180,8 +180,10 @@ def load(
     own = model is None
     if own: model = build(path, metadata)
     check_fit(path, weights_of(tensors), model)
-    wanted = model.state_dict()  # a file may keep half of the bits
-    weights = {n: t.to(wanted[n].dtype) for n, t in weights_of(tensors).items()}
+    weights = weights_of(tensors)
+    if "halved" in metadata:  # see chapter 10
+        weights = {n: t.float() if t.dtype == torch.half else t
+                   for n, t in weights.items()}
     model.load_state_dict(weights, assign=own)
     for name, value in json.loads(metadata.get("shapes", "{}")).items():
         value = tuple(value) if isinstance(value, list) else value

@@ -371,10 +371,11 @@ def plot_latent_space(
     "The mean of q(z|x) of each image, from many dimensions onto two by their PCA."
     loader = model_batches(model, data, "data", None)
     with inference(model):
-        told = ((conditioned(model, y), x, y) for x, y in loader)
-        mu, labels = zip(*((v.posterior(x).mean.float().cpu(), y) for v, x, y in told))
-        prior, mu = conditioned(model, loader.example_labels).prior, torch.cat(mu)
-        circle = _is_standard(prior, reference(model))
+        found, labels = [], []
+        for x, y in loader:
+            found.append((vae := conditioned(model, y)).posterior(x).mean.float().cpu())
+            labels.append(y)
+        mu, circle = torch.cat(found), _is_standard(vae.prior, reference(model))
     classes, index = _classes(labels, len(mu))
     ax = Picture(figsize=(6, 5)).add_subplot()
     if mu.shape[1] == 1:

@@ -57,8 +57,8 @@ def keep(
         f"model must be of a class of this package, not a {type(model).__name__}: "
         "a file cannot say how to build it")
     tensors = {name: _halved(name, t) for name, t in model_tensors(model).items()}
-    facts = model_facts(model) | {"command": command, "row": json.dumps(row)}
-    path, content = Path(path), to_bytes(tensors, facts)
+    facts = {"command": command, "row": json.dumps(row), "halved": "yes"}
+    path, content = Path(path), to_bytes(tensors, model_facts(model) | facts)
     make_folder(path.parent)
     return write_atomically(path, lambda part: part.write_bytes(content))
 
