@@ -361,12 +361,12 @@ def test_files_decode_with_other_threads_and_instructions(tmp_path, mnist, digit
     levels = seeded(VAE, 784, 100, 5, (1, 28, 28), likelihood="beta-binomial")
     fit(levels, mnist["train"][0][:2000], recipe="muon", epochs=1, progress=False)
     expected = []
-    for name, model, x in (("coins", trained, digits[:200]), ("levels", levels, mnist["test"][0][:40])):
+    for name, model, x in (("coins", trained, digits[:70]), ("levels", levels, mnist["test"][0][:12])):
         save(model, tmp_path / f"{name}.safetensors")
         data = compress(model, x)
         (tmp_path / f"{name}.vae").write_bytes(data)
         expected.append(hashlib.sha256(x.numpy().tobytes() + data).hexdigest())
-    for level, threads in (("default", "1"), ("avx2", "2"), ("default", "2")):
+    for level, threads in (("default", "2"), ("avx2", "1")):
         env = os.environ | {"ATEN_CPU_CAPABILITY": level, "OMP_NUM_THREADS": threads}
         done = subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path), threads], env=env, capture_output=True, text=True)
         assert done.stdout.split() == expected, done.stderr[-2000:]
