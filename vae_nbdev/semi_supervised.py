@@ -137,7 +137,7 @@ def _check_batch(model, labels):
 @dataclass(frozen=True)
 class SemiSupervised:
     "The objective of M2, Eq. (25.4)."
-    weight: float = 50.0  # of the classifier's own term, alpha
+    weight: float = 5.0  # of the classifier's own term, alpha
 
     def __post_init__(self):
         if isinstance(self.weight, Real) and 0 <= self.weight < math.inf: return
