@@ -332,7 +332,7 @@ def fields(obj, code, raising):
         out = [line for name, kind in obj.__annotations__.items() for line in parameter(name, kind, comment(name, code))]
         return out + errors(obj.__post_init__, raising) if hasattr(obj, "__post_init__") else out
     function = obj.__init__ if inspect.isclass(obj) else obj
-    if getattr(function, "__module__", None) != obj.__module__: return []
+    if getattr(function, "__module__", None) != obj.__module__ or function.__name__ == "<lambda>": return []
     notes = docments(function, full=True, args_kwargs=True)
     result = notes.pop("return", None)
     out = [line for name, note in notes.items() if name != "self" for line in parameter(name, note.anno, note.docment)]
