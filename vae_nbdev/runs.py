@@ -64,6 +64,7 @@ MODELS = {  # classes that a file can name, and where they are
     "BurdaVAE": "vae_nbdev.evaluation:BurdaVAE",
     "ConvVAE": "vae_nbdev.convolutional:ConvVAE",
     "ConditionalVAE": "vae_nbdev.conditional:ConditionalVAE",
+    "SemiSupervisedVAE": "vae_nbdev.semi_supervised:SemiSupervisedVAE",
 }
 
 # %% ../nbs/08_runs.ipynb #e0accdf0
