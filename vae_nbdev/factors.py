@@ -98,7 +98,7 @@ def mig(
     factors: Tensor,  # whole numbers, (N, F)
     bins: int = 20,   # intervals of each dimension of the codes
 ) -> MIG:
-    "Eq. (24.2); Chen et al. (2018)."
+    "Eq. (24.3); Chen et al. (2018)."
     shares = mutual_information(codes, factors, bins) / factor_entropy(factors)
     first, second = F.pad(shares, (0, 0, 0, 1)).topk(2, dim=0).values
     return MIG((first - second).mean().item(), first - second, shares)
