@@ -451,7 +451,7 @@ def loss_terms(case: Case) -> Iterator[Finding | str]:
         "your loss smaller; it should be above 0", rec.weight, 1)
     elif kl.weight < 0: yield finding(case, "kl-sign",
         f"moving q(z|x) a nat away from the prior changes your loss by "
-        f"{brief(kl.weight)}; it should by {brief(case.beta)}", kl.weight, case.beta)
+        f"{brief(kl.weight)}; it should be {brief(case.beta)}", kl.weight, case.beta)
     elif rec.gradient.any(): yield from balance(case)
 
 # %% ../nbs/15_checkup.ipynb #89e0a139

@@ -141,7 +141,7 @@ def _other_form(case: Case, said: str, form: str, a: Pass, b: Pass) -> Finding:
     return finding(case, "log-sigma" if said == "log_var" else "kl-form",
         f"the sample spreads as if the third output were {form}, your loss takes it "
         f"for {said}: between two images sigma grows by a factor of {brief(found)}; "
-        f"it should by {brief(right)}", found, right)
+        f"it should be {brief(right)}", found, right)
 
 # %% ../nbs/18_probes.ipynb #aa7ef043
 def touched(total: Tensor, parameters: list[Tensor]) -> Tensor:
