@@ -171,12 +171,12 @@ def retrain(args: argparse.Namespace) -> None:
     run.run(run)
     asked = argparse.Namespace(model=str(out), num_samples=100, num_images=500, seed=0,
                                name=args.name, quiet=args.quiet)
-    row = _row(named_model(str(out)), asked, args.name)
+    file = Path(args.out or out / f"{args.name}.safetensors")
+    keep(named_model(str(out)), file, COMMANDS[args.name], {})
+    row = _row(rounded := named_model(str(file)), asked, args.name)
     facts = {"nats": row.nats, "standard_error": row.standard_error,
              "bound": row.bound, "protocol": str(row.protocol)}
-    file = keep(named_model(str(out)), args.out or out / f"{args.name}.safetensors",
-                COMMANDS[args.name], facts)
-    print(row, file, sep="\n")
+    print(row, keep(rounded, file, COMMANDS[args.name], facts), sep="\n")
 
 # %% ../nbs/92_commands.ipynb #860db748
 def _look(commands, run, options: dict, out: str):
