@@ -262,7 +262,7 @@ def test_help_needs_no_torch():
             "    try: main([*command, '--help'])\n    except SystemExit as stop: assert stop.code == 0\n"
             "print([m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules], file=sys.stderr)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == "[]\n" and done.stdout.count("usage: ") == 7
+    assert done.stderr == "[]\n" and done.stdout.count("usage: ") == 12
 
 
 # ---- pictures of one's own ------------------------------------------------------------------------------------------
