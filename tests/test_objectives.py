@@ -284,7 +284,7 @@ def test_the_parts_of_the_kl_sum_to_the_sampled_kl(given):
 
 def test_a_batch_of_all_data_gives_the_aggregate_posterior(given):
     model, batch = given
-    q, z, _ = draw(model, batch[0], 1, seeded(8))
+    q, z, *_ = draw(model, batch[0], 1, seeded(8))
     mixture = MixtureSameFamily(Categorical(torch.ones(3).double()), model.posterior(batch[0]))
     marginals = [MixtureSameFamily(Categorical(torch.ones(3).double()), Normal(q.mean[:, j], q.stddev[:, j])) for j in range(4)]
     terms = BetaTC(3)(model, batch, seeded(8))
@@ -299,7 +299,7 @@ def test_the_density_from_a_part_of_the_data_is_right_on_average():
     model = Given(mu, torch.full((5, 2), -0.5).double(), by_number=True)
     def density(rows):
         x = torch.tensor(rows).double()[:, None].expand(-1, 4)
-        q, z, _ = draw(model, x, 1, seeded(10))
+        q, z, *_ = draw(model, x, 1, seeded(10))
         return (q.log_prob(z[0])[0] - BetaTC(5)(model, (x, None), seeded(10))["mutual_information"][0]).exp(), z[0, 0]
     found = [density((0, *others)) for others in combinations(range(1, 5), 2)]
     z = found[0][1]
@@ -472,3 +472,16 @@ def test_without_gradients_the_value_is_the_same(gradient, model, batch):
     with torch.no_grad(): terms = objective(model, batch, seeded())
     assert not terms["loss"].requires_grad
     assert_close(terms["loss"], objective(model, batch, seeded())["loss"].detach())
+
+
+@pytest.mark.parametrize("name", ["elbo", "beta-vae:beta=2", "free-bits:nats=0.1", "beta-tc:data_size=100", "iwae:num_samples=3", "more-samples"])
+def test_a_stranger_that_has_seen_no_image_can_be_asked(name):
+    """Its latent dimension is known once it has encoded; the prior is asked for after that."""
+    class Stranger(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = torch.nn.Linear(16, 6), torch.nn.Linear(3, 16)
+        def encode(self, x): return self.encoder(x.flatten(1)).chunk(2, 1)
+        def decode(self, z): return self.decoder(z).sigmoid()
+    terms = find_objective(name, False)(Stranger(), (torch.rand(8, 1, 4, 4).round(), None))
+    assert terms["loss"].shape == (8,) and terms["loss"].isfinite().all()

@@ -136,14 +136,15 @@ def draw(
     num_samples: int = 1,                      # of z for each image, k
     generator: torch.Generator | None = None,  # of the noise; None: torch's own
     labels: Tensor | None = None,              # (B, ...), for a conditional model
-) -> tuple[Distribution, Tensor, Tensor]:      # q(z|x), z (k, B, Z), -log p(x|z) (k, B)
+) -> tuple:  # q(z|x), z (k, B, Z), -log p(x|z) (k, B), and the prior of those images
     "Encode, sample several times, decode: as one large batch of codes."
-    q, k = conditioned(model, labels).posterior(x), num_samples
+    vae, k = conditioned(model, labels), num_samples
+    q = vae.posterior(x)
     with noise_from(generator): z = q.rsample((k,))             # (k, B, Z)
     if labels is not None: labels = labels.expand(k, *labels.shape).flatten(0, 1)
     p = conditioned(model, labels).likelihood(z.flatten(0, 1))  # batch (k * B,)
     images = x.expand(k, *x.shape).reshape(-1, *p.event_shape)  # (k * B, ...)
-    return q, z, -p.log_prob(images).view(k, len(x))
+    return q, z, -p.log_prob(images).view(k, len(x)), vae.prior
 
 # %% ../nbs/12_objectives.ipynb #1a30afe5
 @dataclass(frozen=True)
@@ -174,8 +175,8 @@ class FreeBits:
         generator: torch.Generator | None = None,  # of the noise; None: torch's own
     ) -> dict[str, Tensor]:                        # named terms, (B,), nats
         "The loss has floored_kl where the negative ELBO has kl."
-        (x, labels), prior = batch, conditioned(model, batch[1]).prior
-        q, z, reconstruction = draw(model, x, 1, generator, labels)
+        x, labels = batch
+        q, z, reconstruction, prior = draw(model, x, 1, generator, labels)
         kl = self.kl_of_groups(q, prior, z[0])                 # (B, groups)
         size = kl.mean(0) if self.over == "batch" else kl      # compared with the floor
         floored = torch.where(size > self.nats, kl, self.nats).sum(1)
@@ -207,8 +208,8 @@ class BetaTC:
         generator: torch.Generator | None = None,  # of the noise; None: torch's own
     ) -> dict[str, Tensor]:                        # named terms, (B,), nats
         "The terms of the ELBO, and the three parts of the KL from one sample."
-        (x, labels), prior = batch, conditioned(model, batch[1]).prior
-        q, (z,), (reconstruction,) = draw(model, x, 1, generator, labels)
+        x, labels = batch
+        q, (z,), (reconstruction,), prior = draw(model, x, 1, generator, labels)
         each = coordinates(q, "BetaTC").log_prob(z[:, None])      # (B, B, Z), z_b|x_c
         coordinates(prior, "BetaTC")
         weights = self.log_weights(z)                             # (B, B)
@@ -253,8 +254,7 @@ class ImportanceWeighted:
     ) -> dict[str, Tensor]:                        # named terms, (B,), nats
         "The loss is reconstruction + kl - gain."
         (x, labels), k = batch, self.num_samples
-        prior = conditioned(model, labels).prior
-        q, z, reconstruction = draw(model, x, k, generator, labels)  # z (k, B, Z)
+        q, z, reconstruction, prior = draw(model, x, k, generator, labels)
         log_q = (q.log_prob if self.gradient == "plain" else
                  lambda z: path_log_prob(q, z))(z)                  # (k, B)
         kl = log_q - prior.log_prob(z)                          # (k, B)
