@@ -138,8 +138,7 @@ def draw(
     labels: Tensor | None = None,              # (B, ...), for a conditional model
 ) -> tuple:  # q(z|x), z (k, B, Z), -log p(x|z) (k, B), and the prior of those images
     "Encode, sample several times, decode: as one large batch of codes."
-    vae, k = conditioned(model, labels), num_samples
-    q = vae.posterior(x)
+    q, k = (vae := conditioned(model, labels)).posterior(x), num_samples
     with noise_from(generator): z = q.rsample((k,))             # (k, B, Z)
     if labels is not None: labels = labels.expand(k, *labels.shape).flatten(0, 1)
     p = conditioned(model, labels).likelihood(z.flatten(0, 1))  # batch (k * B,)
@@ -175,8 +174,7 @@ class FreeBits:
         generator: torch.Generator | None = None,  # of the noise; None: torch's own
     ) -> dict[str, Tensor]:                        # named terms, (B,), nats
         "The loss has floored_kl where the negative ELBO has kl."
-        x, labels = batch
-        q, z, reconstruction, prior = draw(model, x, 1, generator, labels)
+        q, z, reconstruction, prior = draw(model, batch[0], 1, generator, batch[1])
         kl = self.kl_of_groups(q, prior, z[0])                 # (B, groups)
         size = kl.mean(0) if self.over == "batch" else kl      # compared with the floor
         floored = torch.where(size > self.nats, kl, self.nats).sum(1)
