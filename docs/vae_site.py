@@ -534,6 +534,9 @@ ASSETS = {"katex/dist/katex.min.css": "katex/katex.min.css", "katex/LICENSE": "k
               ("source-serif-4", "source-serif-4-latin-wght-normal"), ("source-serif-4", "source-serif-4-latin-wght-italic")]}}
 
 
+INLINE_FACES = r"KaTeX_(?:Main-Regular|Main-Bold|Math-Italic|AMS-Regular|Caligraphic-Regular|Size\d-Regular)"
+
+
 def prepare(app, config):
     "Before anything is read: the tools are there."
     modules = Path(app.confdir) / "node_modules"
@@ -581,7 +584,6 @@ def page_context(app, pagename, templatename, context, doctree):
     for name, changes in ACCESSIBLE.items():
         for old, new in changes.items(): context[name] = context.get(name, "").replace(old, new)
     faces = [to for to in ASSETS.values() if to.startswith("fonts/")]
-    if "katex" in context["body"]: faces += ["katex/fonts/KaTeX_Main-Regular.woff2", "katex/fonts/KaTeX_Math-Italic.woff2"]
     context["metatags"] = context.get("metatags", "") + "".join(
         f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{context["pathto"](f"_static/{face}", 1)}">' for face in faces)
     moved = {}
@@ -591,13 +593,16 @@ def page_context(app, pagename, templatename, context, doctree):
 
 
 def copy_assets(app, exception):
-    "KaTeX's stylesheet and the typefaces, from npm into the site."
+    "KaTeX's stylesheet and the typefaces, from npm into the site; the faces of equations within a line come in the stylesheet, so that no line breaks anew."
     if exception: return
     modules, static = Path(app.confdir) / "node_modules", Path(app.outdir) / "_static"
     fonts = {f"katex/dist/fonts/{p.name}": f"katex/fonts/{p.name}" for p in (modules / "katex/dist/fonts").glob("*.woff2")}
     for where, to in {**ASSETS, **fonts}.items():
         (static / to).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(modules / where, static / to)
+    style = static / "katex/katex.min.css"
+    style.write_text(re.sub(rf"url\((fonts/({INLINE_FACES})\.woff2)\)", lambda m: f"url(data:font/woff2;base64,{base64.b64encode((style.parent / m[1]).read_bytes()).decode()})",
+                            style.read_text("utf-8")), "utf-8")
 
 
 def setup(app):
