@@ -38,6 +38,7 @@ from sphinx.util import logging
 from sphinx.util.typing import stringify_annotation
 from sphinxcontrib.katex import KaTeXError, KaTeXServer
 from vae_exercises import exercises_page, mark_exercises
+from vae_explorables import copy_explorables, explorable_tag, head, mark_explorables
 
 logger = logging.getLogger(__name__)
 BADGE = re.compile(r"\[!\[[^\]]*\]\(https://colab\.research\.google\.com/assets/colab-badge\.svg\)\]\(\S+\)")
@@ -125,7 +126,7 @@ def defined(code):
 TAGS = {"hide": "remove-cell", "default_exp": "remove-cell", "export": "hide-input", "exporti": "hide-input",
         "hide_input": "remove-input", "hide_output": "remove-output", ("include", "false"): "remove-cell",
         ("echo", "false"): "remove-input", ("output", "false"): "remove-output", ("code-fold", "true"): "hide-input"}
-KNOWN = {"exports", "checks", "code-fold", "echo", "output", "eval", "include", "fig-alt", "fig-cap", "slow"}
+KNOWN = {"explorable", "exports", "checks", "code-fold", "echo", "output", "eval", "include", "fig-alt", "fig-cap", "slow"}
 TAG = re.compile(r"\\tag\{([^}]*)\}")
 
 
@@ -203,7 +204,7 @@ def code_cell(cell, docname, module, project):
     found, code = split_directives(source(cell))
     for name in sorted(set(found) - KNOWN - {t for t in TAGS if isinstance(t, str)} - set(project.ini["tst_flags"].split())):
         warn(f"unknown directive '#| {name}'", docname, "directive")
-    tags = tags_of(found)
+    tags = tags_of(found) | explorable_tag(found.get("explorable"))
     cell = {**cell, "source": code, "metadata": {**cell["metadata"], "tags": sorted(tags)}}
     pictures = [base64.b64decode("".join(o["data"]["image/png"])) for o in cell["outputs"] if "image/png" in o.get("data", {})]
     if pictures and not tags & {"remove-cell", "remove-output"}:
@@ -442,6 +443,7 @@ def finish(app, doctree):
             quote.replace_self(quote.children)
     if docname == app.config.root_doc: landing(doctree)
     mark_exercises(app, doctree)
+    mark_explorables(doctree)
     anchors = name_checks(doctree)
     for block in list(doctree.findall(nodes.math_block)): number_equation(app, block, docname, anchors)
     for text in list(doctree.findall(nodes.Text)):
@@ -586,6 +588,7 @@ def page_context(app, pagename, templatename, context, doctree):
     faces = [to for to in ASSETS.values() if to.startswith("fonts/")]
     context["metatags"] = context.get("metatags", "") + "".join(
         f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{context["pathto"](f"_static/{face}", 1)}">' for face in faces)
+    context["metatags"] += head(context["body"], context["pathto"])
     moved = {}
     for (page, old), (target, new) in ((old.split("#"), new.split("#")) for old, new in app.vae_project.moved.items()):
         if page == f"{pagename}.html": moved[f"#{old}"] = f"{context['pathto'](target, 1).rstrip('#')}#{new}"
@@ -600,6 +603,7 @@ def copy_assets(app, exception):
     for where, to in {**ASSETS, **fonts}.items():
         (static / to).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(modules / where, static / to)
+    copy_explorables(app)
     style = static / "katex/katex.min.css"
     style.write_text(re.sub(rf"url\((fonts/({INLINE_FACES})\.woff2)\)", lambda m: f"url(data:font/woff2;base64,{base64.b64encode((style.parent / m[1]).read_bytes()).decode()})",
                             style.read_text("utf-8")), "utf-8")

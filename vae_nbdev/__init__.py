@@ -42,7 +42,7 @@ PUBLIC = {
     "fast": "path_gradient muon_adam start_from_data",
     "speed": "bench print_bench",
     "muon": "Muon",
-    "exercises": "write_exercises",
+    "exercises": "write_exercises", "explorables": "",
 }
 
 # %% ../nbs/99_package.ipynb #b1a3c486

@@ -1,0 +1,111 @@
+// What the figures draw with: elements, canvases as sharp as the screen, colours of the page, pointers and keys.
+
+// element("label", { className: "x", text: "Mean" }, child, ...)
+export function element(tag, { text, ...properties } = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) name in made ? (made[name] = value) : made.setAttribute(name, value);
+  if (text !== undefined) made.textContent = text;
+  made.append(...children);
+  return made;
+}
+
+export const button = (text, onclick) => element("button", { type: "button", className: "explorable-button", text, onclick });
+
+// A labelled slider; `show` gives the words for its value. `slider.value` is a number.
+export function slider(label, { min, max, step, value, show = v => v.toFixed(1), change }) {
+  const input = element("input", { type: "range", min, max, step }), output = element("output");
+  const tell = () => { output.textContent = show(+input.value); input.setAttribute("aria-valuetext", show(+input.value)); };
+  input.value = value;
+  input.addEventListener("input", () => { tell(); change(+input.value); });
+  tell();
+  return {
+    node: element("label", { className: "explorable-slider" }, element("span", { text: label }), input, output),
+    get value() { return +input.value; },
+    set value(v) { input.value = v; tell(); },
+  };
+}
+
+// One line that a screen reader speaks when it has been still for a moment.
+export function announcer() {
+  const node = element("p", { className: "explorable-says", role: "status", "aria-live": "polite" });
+  let timer;
+  return { node, say(text) { clearTimeout(timer); timer = setTimeout(() => { node.textContent = text; }, 400); } };
+}
+
+const names = { text: "--color-foreground-primary", muted: "--color-foreground-muted", paper: "--color-background-primary",
+  rule: "--rule", tint: "--tint", indigo: "--indigo", orange: "--orange", green: "--green", purple: "--purple" };
+export function colours(node = document.body) {
+  const style = getComputedStyle(node);
+  return Object.fromEntries(Object.entries(names).map(([name, variable]) => [name, style.getPropertyValue(variable).trim()]));
+}
+
+export const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+// A canvas as wide as its place. `draw(context, { width, height, ...colours })` is called, once a frame at most, when `redraw` asks,
+// and when the size or the theme changes; it draws in CSS pixels. `height` is a number or a function of the width.
+export function canvas(height, draw, properties = {}) {
+  const node = element("canvas", { className: "explorable-canvas", ...properties }), context = node.getContext("2d");
+  let waiting = false;
+  const paint = () => {
+    waiting = false;
+    const width = node.clientWidth, tall = typeof height === "function" ? height(width) : height, ratio = devicePixelRatio || 1;
+    if (!width) return;
+    node.style.height = `${tall}px`;
+    if (node.width !== Math.round(width * ratio) || node.height !== Math.round(tall * ratio)) Object.assign(node, { width: Math.round(width * ratio), height: Math.round(tall * ratio) });
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, width, tall);
+    context.font = `13px ${getComputedStyle(document.body).getPropertyValue("--sans")}`;
+    draw(context, { width, height: tall, ...colours() });
+  };
+  const redraw = () => { if (!waiting) { waiting = true; requestAnimationFrame(paint); } };
+  new ResizeObserver(redraw).observe(node);
+  new MutationObserver(redraw).observe(document.body, { attributes: true, attributeFilter: ["data-theme"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  return { node, redraw };
+}
+
+// `move(x, y, event, first)` in CSS pixels from the canvas's corner while a mouse, a finger or a pen is down; `up` at the end.
+export function dragged(node, move, up = () => {}) {
+  const at = (event, first) => { const box = node.getBoundingClientRect(); move(event.clientX - box.left, event.clientY - box.top, event, first); };
+  node.style.touchAction = "none";
+  node.addEventListener("pointerdown", event => { if (event.button === 0) { node.setPointerCapture(event.pointerId); at(event, true); } });
+  node.addEventListener("pointermove", event => { if (node.hasPointerCapture(event.pointerId)) at(event, false); });
+  for (const end of ["pointerup", "pointercancel"]) node.addEventListener(end, event => { if (node.hasPointerCapture(event.pointerId)) { node.releasePointerCapture(event.pointerId); up(event); } });
+}
+
+// Arrow keys: `move(dx, dy, event)` in steps of -1, 0, 1 (up is -1).
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+export function arrows(node, move) {
+  node.tabIndex = 0;
+  node.addEventListener("keydown", event => {
+    if (!(event.key in ARROWS) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation(); // the site's own arrow keys turn pages
+    move(...ARROWS[event.key], event);
+  });
+}
+
+// A picture of side x side grey values (1 is ink) into a square of the canvas, ink in the colour of text on paper.
+const scratch = document.createElement("canvas");
+export function picture(context, values, side, x, y, size, { text, paper }) {
+  const [ink, ground] = [rgb(text), rgb(paper)], image = new ImageData(side, side);
+  for (let i = 0; i < side * side; i++) {
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = ground[c] + (ink[c] - ground[c]) * values[i];
+    image.data[4 * i + 3] = 255;
+  }
+  Object.assign(scratch, { width: side, height: side });
+  scratch.getContext("2d").putImageData(image, 0, 0);
+  context.imageSmoothingEnabled = size % side !== 0;
+  context.drawImage(scratch, x, y, size, size);
+}
+
+const known = new Map();
+export function rgb(colour) {
+  if (!known.has(colour)) {
+    const probe = element("canvas", { width: 1, height: 1 }).getContext("2d");
+    probe.fillStyle = colour;
+    probe.fillRect(0, 0, 1, 1);
+    known.set(colour, [...probe.getImageData(0, 0, 1, 1).data.slice(0, 3)]);
+  }
+  return known.get(colour);
+}

@@ -1,0 +1,19 @@
+// Every figure of a page is loaded when it comes near the window; until then, and without JavaScript, its picture stands there.
+const here = new URL(".", import.meta.url).href;
+
+async function begin(figure) {
+  const place = document.createElement("div"), name = figure.dataset.name;
+  place.className = "explorable-place";
+  try {
+    const { mount } = await import(`${here}${name}.js`);
+    await mount(place, { data: `${here}data/`, figure });
+  } catch (error) { return console.warn(`The figure ${name} stays a picture: ${error.message}`); }
+  figure.prepend(place);
+  figure.classList.add("is-alive");
+}
+
+const near = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(({ target }) => {
+  near.unobserve(target);
+  begin(target);
+}), { rootMargin: "200px" });
+document.querySelectorAll("figure.explorable").forEach(figure => near.observe(figure));

@@ -1,0 +1,50 @@
+// The numbers of a VAE with one hidden layer a side: encode, decode, the terms of its ELBO in nats.
+// A model is what `read` gives: tensors by the names that PyTorch gives them.
+
+export const range = n => [...Array(n).keys()];
+export const sum = values => values.reduce((a, b) => a + b, 0);
+export const sigmoid = a => 1 / (1 + Math.exp(-a));
+export const softplus = a => Math.max(a, 0) + Math.log1p(Math.exp(-Math.abs(a)));
+export const relu = values => values.map(v => Math.max(v, 0));
+
+// W x + b in double precision.
+export function dense(model, layer, x) {
+  const { shape: [rows, columns], data: weight } = model[`${layer}.weight`], bias = model[`${layer}.bias`].data;
+  const out = new Float64Array(rows);
+  for (let i = 0, k = 0; i < rows; i++) {
+    let total = bias[i];
+    for (let j = 0; j < columns; j++, k++) total += weight[k] * x[j];
+    out[i] = total;
+  }
+  return out;
+}
+
+export function encode(model, x) {
+  const hidden = relu(dense(model, "fc_encoder_hidden", x));
+  return { mu: dense(model, "fc_mu", hidden), logVar: dense(model, "fc_log_var", hidden) };
+}
+
+export const decodeLogits = (model, z) => dense(model, "fc_output", relu(dense(model, "fc_decoder_hidden", z)));
+export const decode = (model, z) => decodeLogits(model, z).map(sigmoid);
+
+// z = mu + sigma epsilon
+export const sample = ({ mu, logVar }, epsilon) => mu.map((m, i) => m + Math.exp(logVar[i] / 2) * epsilon[i]);
+
+// -log p(x|z) of pixels that are coins.
+export const reconstruction = (logits, x) => sum(logits.map((a, i) => softplus(a) - x[i] * a));
+
+// The KL divergence of each latent from N(0, 1).
+export const klOfEach = ({ mu, logVar }) => mu.map((m, i) => (m * m + Math.exp(logVar[i]) - 1 - logVar[i]) / 2);
+
+// Numbers between 0 and 1 that a seed decides (mulberry32), and normal ones of them (Box and Muller).
+export function uniforms(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+export function normals(n, random = Math.random) {
+  return Float64Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()));
+}
