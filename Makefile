@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/mnist
 NODE := docs/node_modules/.package-lock.json
+TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
 
 .PHONY: help install train test check notebooks export readme docs serve clean
@@ -23,10 +24,10 @@ train: .venv/installed  ## train a VAE on MNIST, draw its pictures (a second tim
 	$(BIN)/vae-nbdev train --recipe fast --out $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
 
 test: .venv/installed $(if $(shell command -v npm),$(NODE))  ## run everything that tests
-	$(BIN)/python -m pytest
+	$(TEST)
 
 check: .venv/installed  ## run the quick tests: export in sync, notebooks' form, units (a minute)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 notebooks: .venv/installed  ## execute all notebooks in place, then clean them
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --CoalesceStreamsPreprocessor.enabled=True $(NOTEBOOKS)

@@ -4,13 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
+from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: notebooks run beside the tests, and threads that wait for a core are slow
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: other test processes run beside this one, and threads that wait for a core are slow
 
 ROOT = Path(__file__).parents[1]
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"OMP_NUM_THREADS": "1"}
@@ -34,21 +35,11 @@ def exercises(notebook):
             yield call[1], call[2], cell, [source(c) for c in cells[i + 1:i + 3]]
 
 
-def waits(item):
-    "Does this test wait for a notebook that is executed beside the tests?"
-    return "executions" in getattr(item, "fixturenames", ())
-
-
 def pytest_collection_modifyitems(items):
-    items.sort(key=waits)  # these last
-
-
-@pytest.fixture(scope="session", autouse=True)
-def begin(request):
-    """The notebooks begin with the first test, so that they run while the other tests do."""
-    if any(map(waits, request.session.items)):
-        try: request.getfixturevalue("executions")
-        except subprocess.CalledProcessError: pass  # no wheel: the tests that wait for it will say so
+    """What shares a costly fixture stays in one process: the tests of a file, or those of one chapter's execution."""
+    for item in items:
+        alone = "executed" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group(item.callspec.params["chapter"] if alone else item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -104,21 +95,25 @@ def small():
 
 
 @pytest.fixture(scope="session")
-def wheel_python(tmp_path_factory) -> Path:
+def wheel_python(tmp_path_factory, worker_id) -> Path:
     """The Python of a fresh environment that has the built wheel, and this environment's other packages.
 
     The path entry lends torch and the tools without installing gigabytes again; it brings no editable install along,
-    because Python reads .pth files only in an environment's own site-packages.
+    because Python reads .pth files only in an environment's own site-packages. Test processes share it.
     """
-    folder = tmp_path_factory.mktemp("wheel")
-    run = lambda *args, **kw: subprocess.run([str(a) for a in args], check=True, capture_output=True, text=True, **kw)
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
-    run(sys.executable, "-m", "venv", folder / "venv")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "wheel"
     python = folder / "venv" / "bin" / "python"
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
-    lent = run(sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
-    (site / "lent.pth").write_text(lent + "\n")
-    run(python, "-m", "pip", "install", "-q", "--no-index", "--force-reinstall", "--no-deps", *folder.glob("*.whl"))
+    run = lambda *args, **kw: subprocess.run([str(a) for a in args], check=True, capture_output=True, text=True, **kw)
+    with FileLock(f"{folder}.lock"):
+        if (folder / "ready").exists(): return python
+        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+        run(sys.executable, "-m", "venv", folder / "venv")
+        site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
+        lent = run(sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
+        (site / "lent.pth").write_text(lent + "\n")
+        run(python, "-m", "pip", "install", "-q", "--no-index", "--force-reinstall", "--no-deps", *folder.glob("*.whl"))
+        (folder / "ready").touch()
     return python
 
 
@@ -144,27 +139,23 @@ def questions(chapter: str, notebook: dict) -> list[tuple[str, str, str]]:
 
 
 @pytest.fixture(scope="session")
-def executions(wheel_python, tmp_path_factory, request):
-    """The chosen notebooks being executed from the wheel, some at a time with one thread each; the longest begin first.
+def executed(wheel_python, tmp_path_factory):
+    """Execute a chapter from the wheel in an empty folder, once: the process, and what its exercises answer at the end.
 
     Cells marked `#| slow` (the flag of nbdev's own test runner) are measurements that take minutes: `make notebooks` runs
-    them. At the end each notebook is asked what its exercises say. A result is the process and those answers.
+    them.
     """
-    chosen = {item.callspec.params["chapter"]: tmp_path_factory.mktemp("empty") for item in request.session.items if waits(item)}
-
+    @cache
     def execute(chapter):
-        path = chosen[chapter] / chapter
+        folder = tmp_path_factory.mktemp("empty")
         notebook = json.loads((ROOT / "nbs" / chapter).read_text(encoding="utf-8"))
         asking = f"QUESTIONS = {questions(chapter, notebook)!r}\n{ASK}"
         notebook["cells"] = [c for c in notebook["cells"] if "#| slow" not in source(c).splitlines()]
         notebook["cells"].append({"cell_type": "code", "id": "asking", "metadata": {}, "source": asking, "outputs": [], "execution_count": None})
-        path.write_text(json.dumps(notebook), encoding="utf-8")
-        done = run(wheel_python, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", chapter, cwd=chosen[chapter])
-        outputs = json.loads(path.read_text(encoding="utf-8"))["cells"][-1]["outputs"]
+        (folder / chapter).write_text(json.dumps(notebook), encoding="utf-8")
+        done = run(wheel_python, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", chapter, cwd=folder)
+        outputs = json.loads((folder / chapter).read_text(encoding="utf-8"))["cells"][-1]["outputs"]
         said = [line for o in outputs for line in "".join(o.get("text", "")).splitlines() if line.startswith("ANSWERS")]
         return done, json.loads(said[0].removeprefix("ANSWERS")) if said else None
 
-    pool = ThreadPoolExecutor(min(4, os.cpu_count()))
-    longest_first = sorted(chosen, key=lambda chapter: (ROOT / "nbs" / chapter).stat().st_size, reverse=True)
-    yield {chapter: pool.submit(execute, chapter) for chapter in longest_first}
-    pool.shutdown(cancel_futures=True)
+    return execute

@@ -62,7 +62,7 @@ class OnlyLabel(nn.Module):
 
 # Each image gets its own label
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: getattr(o, "__name__", type(o).__name__))
 def test_objectives_ask_the_distributions_of_the_batch(objective, model, data):
     """As of a model that has been told the label before."""
     (x, y), twos = data, torch.full((12,), 2)
@@ -71,7 +71,7 @@ def test_objectives_ask_the_distributions_of_the_batch(objective, model, data):
     assert not torch.allclose(found["loss"], objective(model, data, seeded())["loss"])
 
 
-@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if not isinstance(o, Redrawn)], ids=repr)
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if not isinstance(o, Redrawn)], ids=lambda o: getattr(o, "__name__", type(o).__name__))
 def test_labels_stay_with_their_images_for_many_codes(objective, data):
     model, (x, y) = OnlyLabel(), data
     expected = -bernoulli(model.logits[y]).log_prob(x)

@@ -51,10 +51,10 @@ def test_exercises_are_numbered_and_in_order_of_difficulty(name, notebooks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chapter", [f"{name}.ipynb" for name in ANSWERS])
-def test_exercises_answer(chapter, executions, notebooks):
+def test_exercises_answer(chapter, executed, notebooks):
     """The solution is right; each named wrong answer is refused with its cause. Asked at the end of the wheel's run."""
     name = chapter.removesuffix(".ipynb")
-    done, answers = executions[chapter].result()
+    done, answers = executed(chapter)
     assert answers is not None, done.stderr[-3000:]
     said = iter(zip(questions(chapter, notebooks[name]), answers, strict=True))
     for checker, *_ in exercises(notebooks[name]):

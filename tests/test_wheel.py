@@ -29,10 +29,7 @@ def test_requirements_are_declared(wheel_python, tmp_path, settings):
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
-def test_notebook_runs_from_the_wheel_in_an_empty_folder(chapter, executions):
-    """As Colab has it: the notebook, the installed package and nothing else.
-
-    Cells marked `#| slow` (the flag of nbdev's own test runner) are measurements that take minutes: `make notebooks` runs them.
-    """
-    done, _ = executions[chapter].result()
+def test_notebook_runs_from_the_wheel_in_an_empty_folder(chapter, executed):
+    """As Colab has it: the notebook, the installed package and nothing else."""
+    done, _ = executed(chapter)
     assert done.returncode == 0, done.stderr[-3000:]
