@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from website import base, browser, build, opener, pages, site  # fixtures
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: other test processes run beside this one, and threads that wait for a core are slow
 
 ROOT = Path(__file__).parents[1]
