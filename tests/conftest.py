@@ -37,6 +37,7 @@ def exercises(notebook):
             yield call[1], call[2], cell, [source(c) for c in cells[i + 1:i + 3]]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """What shares a costly fixture stays in one process: the tests of a file, or those of one chapter's execution."""
     for item in items:
