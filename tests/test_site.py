@@ -143,6 +143,11 @@ def test_chapter_buttons(site, pages):
 
 # ------------------------------------------------------------------------------------------------ the pages in a browser
 
+SHIFT = """new Promise(done => { let sum = 0;
+    new PerformanceObserver(list => list.getEntries().forEach(e => sum += e.value)).observe({type: 'layout-shift', buffered: true});
+    setTimeout(() => done(sum), 100) })"""
+
+
 def test_pages_load_light_and_clean(opener, site, base, pages):
     "No console error, no failed or foreign request, no jump, and no more bytes than promised."
     for path in pages:
@@ -152,11 +157,18 @@ def test_pages_load_light_and_clean(opener, site, base, pages):
         window.wait_for_function("document.fonts.status == 'loaded'")
         total = sum(wire_size(site / name) for name in asked if (site / name).is_file())
         assert total < (FIRST_VIEW if path == "index.html" else PAGE), (path, total)
-        shift = window.evaluate("""new Promise(done => { let sum = 0;
-            new PerformanceObserver(list => list.getEntries().forEach(e => sum += e.value)).observe({type: 'layout-shift', buffered: true});
-            setTimeout(() => done(sum), 100) })""")
+        shift = window.evaluate(SHIFT)
         assert shift < 0.05, (path, shift)
         window.context.close()
+
+
+def test_late_typefaces_move_no_line(opener):
+    "The faces of the text are left out when they are late, and those of equations are never late."
+    window = opener()
+    window.route("**/*.woff2", lambda route: (window.wait_for_timeout(300), route.continue_()))
+    window.visit("32_muon.html")
+    window.wait_for_function("document.fonts.status == 'loaded'")
+    assert window.evaluate(SHIFT) < 0.01
 
 
 def wire_size(file):
