@@ -9,6 +9,8 @@ from urllib.parse import unquote, urljoin
 
 import pytest
 
+from website import FOLDER
+
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 bs4 = pytest.importorskip("bs4", reason="the site's tools are missing: pip install -e '.[dev]'")
@@ -52,7 +54,7 @@ def test_internal_links_and_anchors_resolve(site, pages):
     for path, soup in pages.items():
         for link in {n.get("href") or n.get("src") for n in soup.select("a[href], img[src], link[href], script[src]")}:
             if link.startswith(("http", "data:", "mailto:")): continue
-            target, _, anchor = unquote(urljoin(f"/{path}", link)).lstrip("/").partition("#")
+            target, _, anchor = unquote(urljoin(FOLDER + path, link)).removeprefix(FOLDER).partition("#")
             target = target.partition("?")[0] or path
             if not (site / target).is_file(): broken.append(f"{path}: {link}")
             elif anchor and anchor not in ids.get(target, {anchor}): broken.append(f"{path}: {link} (no such anchor)")
