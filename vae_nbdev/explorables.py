@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'quantize', 'half', 'example_digits', 'latent_map', 'latent_axes', 'linear_example', 'noise_example',
-           'write_explorables']
+           'first_look', 'write_explorables']
 
 # %% ../nbs/93_explorables.ipynb #t93import
 import json
@@ -16,7 +16,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from .data import load_mnist
-from .model import posterior_mean
+from .elbo import elbo_terms
+from .model import inference, posterior_mean
 from .runs import make_folder, write_atomically
 from .weights import pretrained
 
@@ -94,6 +95,24 @@ def noise_example() -> Tensor:  # (500,), float64
     noise = torch.empty(500, dtype=torch.float64)
     return noise.normal_(generator=torch.Generator().manual_seed(0))
 
+# %% ../nbs/93_explorables.ipynb #a8f6dc0d
+def first_look(
+    name: str,       # of a model, one of `COMMANDS`
+    digit: int = 4,  # class of the example
+) -> tuple[dict[str, Tensor], dict[str, float]]:  # tensors of five draws; facts
+    "What the figure `draw` shows before it has the weights of its model."
+    model, g = pretrained(name), torch.Generator().manual_seed(0)
+    x = example_digits()[0][2 * digit][None]  # (1, 1, 28, 28)
+    with inference(model):
+        average = sum(elbo_terms(model, load_mnist("test")[0][:1000], g)).mean().item()
+        mu, log_var = (t[0] for t in model.encode(x))          # (Z,) each
+        noise = torch.randn(5, model.latent_dim, generator=g)
+        p = model.likelihood(mu + (0.5 * log_var).exp() * noise)
+        costs = -p.log_prob(x)                                 # (5,)
+    pictures = (p.mean.flatten(1) * 255).round().to(torch.uint8)
+    tensors = {"mu": mu, "log_var": log_var, "noise": noise, "pictures": pictures}
+    return tensors | {"costs": costs}, {"digit": digit, "average": average}
+
 # %% ../nbs/93_explorables.ipynb #t93table
 def _model(name, part): return lambda bits: (half(pretrained(name), part, bits), {})
 
@@ -110,6 +129,8 @@ def _map(bits):
 FILES: dict[str, Callable] = {  # name: of the number of bits -> tensors and facts
     **{f"{name}-{part}": _model(name, part) for name in ("mnist-2d", "mnist-fast")
        for part in ("encoder", "decoder")},
+    **{f"draw-{name}": (lambda bits, name=name: first_look(name))
+       for name in ("mnist-2d", "mnist-fast")},
     "digits": _digits, "map": _map, "axes": lambda bits: (latent_axes(), {}),
     "bound": lambda bits: (linear_example(), {}),
     "gradients": lambda bits: ({"epsilon": noise_example()}, {})}
