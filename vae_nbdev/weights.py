@@ -25,7 +25,10 @@ COMMANDS = {
                   "--objective more-samples:num_samples=5,share=0.6",
     "mnist-conditional": "train --conditional --recipe muon --epochs 20 --seed 0",
     "sprites-conv": "train --dataset sprites --model conv --latent-dim 10 --seed 0 "
-                    "--recipe muon --epochs 8 --batch-size 128"}
+                    "--recipe muon --epochs 8 --batch-size 128",
+} | {f"mnist-beta-{beta}": "train --binarize --hidden-dim 48 --latent-dim 8 --seed 0 "
+     f"--recipe muon --epochs 20 --objective beta-vae:beta={beta}"
+     for beta in (0.1, 0.3, 1, 3, 10, 30)}
 
 # %% ../nbs/10_weights.ipynb #b2b59e64
 def weights_file(
