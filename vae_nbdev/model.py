@@ -392,8 +392,7 @@ def to_labels(
     labels: object,   # a number, a list, an array, a tensor or None
 ) -> Tensor | None:   # a row for each image, (N, ...)
     "Labels as a tensor, if there are any."
-    if labels is None: return None
-    try: return torch.atleast_1d(torch.as_tensor(labels))
+    try: return None if labels is None else torch.atleast_1d(torch.as_tensor(labels))
     except (TypeError, ValueError, RuntimeError): raise ValueError(
         f"labels must be numbers, not {labels!r:.60}") from None
 
