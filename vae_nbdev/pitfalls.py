@@ -162,7 +162,7 @@ pitfall("averaged-latents", "The KL is a mean over latent dimensions",
 
 # %% ../nbs/14_pitfalls.ipynb #985d80b3
 pitfall("unchosen-weight", "Squared error with a weight nobody chose",
-        "good reconstructions, bad samples; a loss below one",
+        "a loss below one nat; the KL is too high or too low, by the image size",
         "https://github.com/AntixK/PyTorch-VAE/issues/95", "recon-weight",
         loss=lambda recon_x, x, *q:
             F.mse_loss(recon_x, x.flatten(1)) + 0.00025 * closed_form(*q).mean())
@@ -275,6 +275,7 @@ pitfall("standardized-pixels", "Cross-entropy of standardized pixels",
         "https://github.com/Lasagne/Recipes/issues/54", "data-range",
         pixels=lambda x: (x - 0.1307) / 0.3081)
 
+# %% ../nbs/14_pitfalls.ipynb #5a3aa9ea
 pitfall("byte-pixels", "Cross-entropy of pixels from 0 to 255",
         "the first loss is astronomic",
         "https://github.com/wohlert/semi-supervised-pytorch/issues/9", "data-range",
@@ -318,7 +319,6 @@ pitfall("last-batch", "A mean of batch means where the last batch is small",
         "the loss of the same images changes with the batch size",
         "https://github.com/https-deeplearning-ai/tensorflow-3/issues/3")
 
-# %% ../nbs/14_pitfalls.ipynb #9aa8afcb
 pitfall("own-statistics", "The test set is normalized with its own statistics",
         "a shift between training and test data that no number shows",
         "https://github.com/deepchem/deepchem/issues/51")
