@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'ARGUMENTS', 'DECODERS', 'COINS', 'KEYS', 'COSTS', 'CODES', 'PIXELS', 'FINDINGS', 'CUT', 'SITE',
-           'ELSEWHERE', 'USUAL', 'PROBES', 'Pass', 'Case', 'forward_pass', 'make_case', 'total_loss', 'slopes',
-           'explain', 'Term', 'power_of', 'read_loss', 'Finding', 'finding', 'brief', 'loss_terms', 'near', 'balance',
-           'Report', 'check_vae', 'load_object', 'load_model', 'patterns']
+           'ELSEWHERE', 'ANOTHER', 'USUAL', 'PROBES', 'Pass', 'Case', 'forward_pass', 'make_case', 'total_loss',
+           'slopes', 'explain', 'Term', 'power_of', 'read_loss', 'Finding', 'finding', 'brief', 'loss_terms', 'near',
+           'balance', 'Report', 'check_vae', 'load_object', 'load_model', 'patterns']
 
 # %% ../nbs/15_checkup.ipynb #7f918f2f
 import copy
@@ -398,9 +398,17 @@ ELSEWHERE = {"nan": ("4", "The loss, in nats", "04_loss.html"),
              "loss-sign": ("4", "The loss, in nats", "04_loss.html"),
              "dead-latents": ("12", "Objectives", "12_objectives.html")}
 
-def _section(id: str) -> tuple[str, str]:  # its name, its address
-    "Where a finding is written about."
+ANOTHER = {  # of findings with two sections, the second, and when it is that one
+    "log-sigma": ("small-noise", lambda measured, expected: expected == 1),
+    "sigmoid-twice": ("sigmoid-in-loss", lambda measured, expected: expected < 0),
+    "data-range": ("byte-pixels", lambda measured, expected: measured > 16),
+}
+
+def _section(id: str, *numbers: float) -> tuple[str, str]:  # its name, its address
+    "Where a finding is written about; its two numbers tell which section it is."
     title = next((p.title for p in PITFALLS.values() if p.finding == id), None)
+    other, is_other = ANOTHER.get(id, (None, lambda *numbers: False))
+    if is_other(*numbers): title = PITFALLS[other].title
     number, name, page = ELSEWHERE.get(id, ("14", title, "14_pitfalls.html"))
     if id not in ELSEWHERE: page += "#" + re.sub(r"\W+", "-", name.lower()).strip("-")
     return f"chapter {number}, {name!r}", SITE + page
@@ -430,7 +438,7 @@ def finding(
     "A finding with its words, its line and its section."
     says, pattern = FINDINGS[id]
     return Finding(id, says, because, float(measured), float(expected),
-                   _line(pattern, case.functions), *_section(id))
+                   _line(pattern, case.functions), *_section(id, measured, expected))
 
 def brief(value: float) -> str:
     "Four digits of a number."
@@ -693,7 +701,7 @@ class Report:
     def __str__(self) -> str:
         parts = [self.head, *(_as_text(n, f) for n, f in enumerate(self.findings, 1))]
         remarks = "\n".join(f"- {remark}." for remark in self.remarks)
-        if remarks: parts.append(f"On purpose, I take it:\n{remarks}")
+        if remarks: parts.append(f"Remarks, perhaps on purpose:\n{remarks}")
         return "\n\n".join(parts)
 
     def to_json(self) -> str:
@@ -703,8 +711,9 @@ class Report:
     def _repr_html_(self) -> str:
         remarks = "".join(f"<li>{html.escape(r)}.</li>" for r in self.remarks)
         findings = "".join(map(_as_html, self.findings))
+        listed = f"<p>Remarks, perhaps on purpose:</p><ul>{remarks}</ul>"
         return (f"<p><strong>{html.escape(self.head)}</strong></p><ol>{findings}</ol>"
-                + f"<p>On purpose, I take it:</p><ul>{remarks}</ul>" * bool(remarks))
+                + listed * bool(remarks))
 
 # %% ../nbs/15_checkup.ipynb #ed4d9b70
 def _as_text(number: int, f: Finding) -> str:
