@@ -129,8 +129,8 @@ def beta_curve() -> tuple[dict[str, Tensor], dict]:  # tensors; facts, in nats
     "Digits and codes to draw with each model, and where the models lie on the curve."
     x, noise = binary_digits()[0], torch.Generator().manual_seed(1)
     terms = [evaluate(pretrained(f"mnist-beta-{beta}"), x) for beta in BETAS]
-    return {"digits": x[:8].flatten(1).byte(),
-            "z": torch.randn(16, 8, generator=noise)}, {
+    return {"digits": x[:6].flatten(1).byte(),
+            "z": torch.randn(12, 8, generator=noise)}, {
             "betas": BETAS, "rates": [t["kl"] for t in terms],
             "distortions": [t["reconstruction"] for t in terms]}
 
