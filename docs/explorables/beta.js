@@ -75,6 +75,7 @@ export async function mount(place, { data }) {
     const [rate, distortion] = [rates[now], distortions[now]], reach = 40 / Math.hypot(X(1) - X(0), betas[now] * (Y(0) - Y(1)));
     line(orange, 2, [], [rate - reach, distortion + reach * betas[now]], [rate + reach, distortion - reach * betas[now]]);
     context.restore();
+    rates.forEach((rate, i) => write(`β ${betas[i]}`, X(rate) + 11, Y(distortions[i]) - 8, i === now ? text : muted, "left"));
     line(indigo, 1.5, [], ...rates.map((rate, i) => [rate, distortions[i]]));
     rates.forEach((rate, i) => {
       const [x, y, chosen] = [X(rate), Y(distortions[i]), i === now];
@@ -83,10 +84,6 @@ export async function mount(place, { data }) {
       Object.assign(context, { fillStyle: chosen ? indigo : paper, strokeStyle: indigo, lineWidth: 1.5 });
       context.fill();
       context.stroke();
-    });
-    rates.forEach((rate, i) => {
-      const [x, y, chosen] = [X(rate), Y(distortions[i]), i === now];
-      write(`β ${betas[i]}`, x + 11, y - 8, chosen ? text : muted, "left");
     });
   }, { role: "img" });
   curve.node.addEventListener("click", event => {
