@@ -9,8 +9,6 @@ from urllib.parse import unquote, urljoin
 
 import pytest
 
-from website import FOLDER
-
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 bs4 = pytest.importorskip("bs4", reason="the site's tools are missing: pip install -e '.[dev]'")
@@ -48,13 +46,14 @@ def test_every_exercise_is_listed(pages):
     assert links == {f"{name}.html#exercise-{int(name[:2])}-{number}": title for (name, number), title in heads.items()} and len(links) >= 40
 
 
-def test_internal_links_and_anchors_resolve(site, pages):
+def test_internal_links_and_anchors_resolve(site, pages, settings):
+    root = settings["doc_baseurl"] + "/"
     ids = {path: {n["id"] for n in soup.select("[id]")} for path, soup in pages.items()}
     broken = []
     for path, soup in pages.items():
         for link in {n.get("href") or n.get("src") for n in soup.select("a[href], img[src], link[href], script[src]")}:
             if link.startswith(("http", "data:", "mailto:")): continue
-            target, _, anchor = unquote(urljoin(FOLDER + path, link)).removeprefix(FOLDER).partition("#")
+            target, _, anchor = unquote(urljoin(root + path, link)).removeprefix(root).partition("#")
             target = target.partition("?")[0] or path
             if not (site / target).is_file(): broken.append(f"{path}: {link}")
             elif anchor and anchor not in ids.get(target, {anchor}): broken.append(f"{path}: {link} (no such anchor)")
@@ -295,7 +294,7 @@ def test_keyboard(opener):
     assert window.evaluate("document.activeElement.className").startswith("skip-to-content")
     phone = opener(width=360)
     phone.visit("04_loss.html")
-    phone.focus(".nav-overlay-icon")
+    phone.focus(".nav-overlay-icon [role=button]")
     phone.keyboard.press("Enter")
     phone.wait_for_function("document.querySelector('.sidebar-drawer').getBoundingClientRect().left == 0")
     assert phone.locator(".sidebar-tree a").first.is_visible()

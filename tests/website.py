@@ -12,7 +12,6 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
-FOLDER = "/vae_nbdev/"
 NEEDED = {
     lambda: shutil.which("chromium"): "no Chromium: apt-get install -y chromium",
     lambda: shutil.which("node"): "no Node.js: apt-get install -y nodejs npm",
@@ -51,17 +50,16 @@ def pages(site):
 
 
 @pytest.fixture(scope="session")
-def base(site):
-    "The site's address on this machine; as on GitHub Pages it lies in a folder, and 404.html answers for what is not there."
+def base(site, settings):
+    "The site's address on this machine: below its path, and with 404.html for what is not there, as GitHub Pages serves it."
+    root = settings["doc_baseurl"] + "/"
+
     class Pages(SimpleHTTPRequestHandler):
         def log_message(self, *args): pass
-
-        def translate_path(self, path):
-            return super().translate_path("/" + path.removeprefix(FOLDER) if path.startswith(FOLDER) else "/nowhere")
-
+        def translate_path(self, path): return super().translate_path("/" + path.removeprefix(root) if path.startswith(root) else "/nowhere")
         def send_error(self, code, *args):
             page = (site / "404.html").read_bytes()
-            self.send_response(code)
+            self.send_response(404)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(page)))
             self.end_headers()
@@ -69,7 +67,7 @@ def base(site):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Pages, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}{FOLDER}"
+    yield f"http://127.0.0.1:{server.server_port}{root}"
     server.shutdown()
 
 
