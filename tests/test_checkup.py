@@ -363,6 +363,13 @@ def test_a_report_reads_like_a_colleague():
     assert "nothing looks wrong" in str(check_vae(*small(), IMAGES))
 
 
+def test_json_holds_what_json_can_hold():
+    """An expected number that has no limit, that of logits, is null and not the word Infinity."""
+    report = check_vae(*small(**PITFALLS["sigmoid-in-loss"].lines), IMAGES)
+    [found] = json.loads(report.to_json(), parse_constant=pytest.fail)["findings"]
+    assert found["id"] == "sigmoid-twice" and found["expected"] is None and 0 <= found["measured"] < 1
+
+
 def test_html_is_escaped():
     def my_loss(recon_x, x, mu, log_var):
         kl = closed_form(mu, log_var) if 1 < 2 else None

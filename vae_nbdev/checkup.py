@@ -706,7 +706,8 @@ class Report:
 
     def to_json(self) -> str:
         "All of it, for other programs."
-        return json.dumps(asdict(self), indent=1)
+        findings = [*map(_as_json, self.findings)]
+        return json.dumps(asdict(self) | {"findings": findings}, indent=1)
 
     def _repr_html_(self) -> str:
         remarks = "".join(f"<li>{html.escape(r)}.</li>" for r in self.remarks)
@@ -720,6 +721,11 @@ def _as_text(number: int, f: Finding) -> str:
     return (f"{number}. {f.says}. [{f.id}]\n   How I know: {f.because}.\n"
             f"   Look at:    {f.look_at}\n   Read:       {f.read}\n"
             f"               {f.link}")
+
+def _as_json(f: Finding) -> dict:
+    "JSON has neither infinity nor NaN: null in their place."
+    return {name: v if isinstance(v, str) or math.isfinite(v) else None
+            for name, v in asdict(f).items()}
 
 def _as_html(f: Finding) -> str:
     safe = {name: html.escape(str(value)) for name, value in asdict(f).items()}
