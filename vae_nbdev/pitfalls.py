@@ -162,7 +162,7 @@ pitfall("averaged-latents", "The KL is a mean over latent dimensions",
 
 # %% ../nbs/14_pitfalls.ipynb #985d80b3
 pitfall("unchosen-weight", "Squared error with a weight nobody chose",
-        "a loss below one nat; the KL is too high or too low, by the image size",
+        "a loss below one nat; the KL too high or too low, by the image's size",
         "https://github.com/AntixK/PyTorch-VAE/issues/95", "recon-weight",
         loss=lambda recon_x, x, *q:
             F.mse_loss(recon_x, x.flatten(1)) + 0.00025 * closed_form(*q).mean())
