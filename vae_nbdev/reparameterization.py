@@ -38,6 +38,7 @@ def _check_gaussian(mu, log_var, num_samples):
         raise ValueError(f"num_samples must be at least 1, not {num_samples}")
 
 def _values(f, z):
+    "`f` at each of the samples, (S,); `ValueError` for any other shape."
     value = f(z)  # (S,)
     if value.shape != z.shape[:1]:
         raise ValueError(f"f must map samples {tuple(z.shape)} to one value each, "
