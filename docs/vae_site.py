@@ -1,21 +1,20 @@
 """The site's one extension: nbdev notebooks in, pages out (docs/README.md tells the story).
 
 Three steps, in the order in which Sphinx takes them:
-1. `stage` fills Sphinx's source folder: the notebooks as they are, the pages of docs/pages, and three that are generated,
-   the API reference (for autodoc, which asks `describe` for the docments), the list of exercises (`vae_exercises`) and the
-   bibliography (from references.bib).
+1. `stage` fills Sphinx's source folder: the notebooks as they are, the pages of docs/pages, and those that are generated,
+   the API reference (for autodoc, which asks `describe` for the docments), the list of exercises (`vae_exercises`), the
+   bibliography (from references.bib) and the page for what is not there (`vae_chapters`).
 2. `translate` turns one notebook into what MyST-NB understands: nbdev's directives become cell tags, the Colab badge
-   becomes the chapter's head, cells that are exported or check an equation get a mark. From notebook to notebook.
+   becomes the chapter's head (`vae_chapters`), cells that are exported or check an equation get a mark. From notebook to
+   notebook.
 3. `finish` works on the parsed page: notes, equation numbers, references to them and to their checks, links of names in
-   backticks, which Sphinx, `public_name` and intersphinx resolve.
+   backticks, which Sphinx, `public_name` and intersphinx resolve. What then becomes a file passes through `vae_pages`.
 """
 import ast
 import base64
-import html
 import inspect
 import io
 import json
-import math
 import re
 import shutil
 import socket
@@ -32,13 +31,15 @@ import imagesize
 from docutils import nodes
 from fastcore.docments import docments
 from pybtex.database import parse_file
-from readme import PARTS, with_chapters
+from readme import PARTS
 from sphinx import addnodes
 from sphinx.util import logging
 from sphinx.util.typing import stringify_annotation
 from sphinxcontrib.katex import KaTeXError, KaTeXServer
+from vae_chapters import at_a_glance, book_map, contents, in_this_chapter, not_found, reading_minutes, source
 from vae_exercises import exercises_page, mark_exercises
-from vae_explorables import copy_explorables, explorable_tag, head, mark_explorables
+from vae_explorables import copy_explorables, explorable_tag, mark_explorables
+from vae_pages import PRELOADED, note_symbols, page_context, root_links
 
 logger = logging.getLogger(__name__)
 BADGE = re.compile(r"\[!\[[^\]]*\]\(https://colab\.research\.google\.com/assets/colab-badge\.svg\)\]\(\S+\)")
@@ -82,6 +83,8 @@ class Project:
         self.raising = {name for module in self.modules for name, thing in self.offers(module).items() if inspect.isfunction(thing) and raised(thing)}
         self.shown = {name: doc for doc, nb in self.notebooks.items() for cell in nb["cells"] if cell["cell_type"] == "code"
                       for found, code in [split_directives(source(cell))] if "exports" in found for name in defined(code)}
+        self.lessons = {name: tagged(self.notebooks[name]) for name in self.chapters}
+        self.minutes = {name: reading_minutes(cells) for name, cells in self.lessons.items()}
         bib = self.root / "docs" / "references.bib"
         self.bib = parse_file(str(bib)).entries if bib.exists() else {}
         self.cites = {e.fields["url"]: key for key, e in self.bib.items()}
@@ -91,10 +94,6 @@ class Project:
         "The public names of a module and what they are, in the order of its source."
         things = vars(import_module(f"{self.lib}.{module}"))
         return {name: thing for name, thing in things.items() if name in things["__all__"]}
-
-
-def source(cell):
-    return "".join(cell["source"])
 
 
 def chapter(docname, nb):
@@ -143,42 +142,18 @@ def tags_of(found):
     return {TAGS.get(name) or TAGS.get((name, value)) for name, value in found.items()} - {None}
 
 
+def tagged(nb):
+    "The cells of a notebook; those of code without their directives, with the tags that stand for them."
+    cells = []
+    for cell in nb["cells"]:
+        found, text = split_directives(source(cell)) if cell["cell_type"] == "code" else ({}, source(cell))
+        cells.append({**cell, "source": text, "metadata": {**cell["metadata"], "tags": sorted(tags_of(found))}})
+    return cells
+
+
 def heading_slug(title):
     "The anchor of a heading as Jupyter, and so a link in a notebook, spells it."
     return title.replace(" ", "-")
-
-
-def reading_minutes(cells):
-    "220 words of prose a minute, 30 lines of code, six seconds for a displayed equation or a picture; no folds, no exercises."
-    words = code = extras = 0
-    for cell in cells:
-        text, *exercises = re.split(r"^## Exercises$", source(cell), maxsplit=1, flags=re.M)
-        if cell["cell_type"] == "markdown":
-            text = re.sub(r"<details>.*?</details>", "", text, flags=re.S)
-            words += len(re.sub(r"\$\$.*?\$\$", "", text, flags=re.S).split())
-            extras += text.count("$$") // 2
-        elif not {"remove-cell", "hide-input"} & set(cell["metadata"].get("tags", [])):
-            code += text.count("\n") + 1
-            extras += sum("image/png" in o.get("data", {}) for o in cell["outputs"])
-        if exercises: break
-    return max(1, math.ceil(words / 220 + code / 30 + extras / 10))
-
-
-def needs(nb, this, project):
-    "The chapters before this one whose modules, or whose names, it imports."
-    code = "\n".join(source(cell) for cell in nb["cells"] if cell["cell_type"] == "code")
-    used = set(re.findall(rf"^\s*(?:from|import) {project.lib}\.(\w+)", code, re.M))
-    for names in re.findall(rf"^\s*from {project.lib} import (\([^)]*\)|.*)", code, re.M): used |= {project.home.get(name) for name in re.findall(r"\w+", names)}
-    return [c for c in project.chapters.values() if c.module in used and c.number < this.number]
-
-
-def at_a_glance(nb, cells, this, project):
-    "The line at a chapter's head: how long it takes, what it needs, what may wait."
-    links = [f"[{c.number}]({c.docname}.ipynb)" for c in needs(nb, this, project)]
-    before = "no other chapter" if not links else f"chapter {links[0]}" if len(links) == 1 else f"chapters {', '.join(links[:-1])} and {links[-1]}"
-    folds = any("hide-input" in c["metadata"].get("tags", []) or re.search(r"<details>\s*<summary>(?!Hint|Solution)", source(c)) for c in cells)
-    return (f"{{.at-a-glance}}\nAbout {reading_minutes(cells)} min to read, without the exercises. Needs {before}."
-            + " What is folded can wait for a second reading." * folds)
 
 
 def checked(found):
@@ -199,6 +174,19 @@ def unchecked(nb):
     return wrong
 
 
+def fold_title(code):
+    "What a fold says of the names that it defines, a line each: the docstring's first line, so that nobody has to open it."
+    said = [f"{name}: {words}" if words else name for name in defined(code) for words in [described(name, code)]]
+    return "Left out here: " + ("\n".join(["", *said]) if len(said) > 1 and said != defined(code) else ", ".join(said))
+
+
+def described(name, code):
+    "The first line of a name's docstring, or the comment in its line, without backticks."
+    things = {n.name: n for n in ast.parse(code).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    words = (ast.get_docstring(things[name]) or "").split("\n")[0] if name in things else comment(name, code)
+    return words.replace("`", "")
+
+
 def code_cell(cell, docname, module, project):
     "One code cell as MyST-NB wants it; before it the mark of an exported one."
     found, code = split_directives(source(cell))
@@ -213,7 +201,7 @@ def code_cell(cell, docname, module, project):
         if found.get("fig-cap"): cell["metadata"]["mystnb"]["figure"] = {"caption": found["fig-cap"]}
     if "hide-input" in tags and "code-fold" not in found:  # an exported cell that the page leaves out: a fold, or nothing for imports
         if not defined(code): return []
-        cell["metadata"]["mystnb"] = {"code_prompt_show": "Left out here: " + ", ".join(defined(code))}
+        cell["metadata"]["mystnb"] = {"code_prompt_show": fold_title(code)}
     if numbers := checked(found):
         return [markdown_cell(f"{{.checks}}\nchecks Eq{'s' * (len(numbers) > 1)}. " + ", ".join(f"({n})" for n in numbers), f"checks-{cell['id']}"), cell]
     if "exports" not in found: return [cell]
@@ -242,9 +230,9 @@ def translate(nb, docname, project):
                    f'<a class="download" href="_sources/{docname}.ipynb" download>Download notebook</a>'
                    f'<a class="source" href="{project.blob}/{project.ini["nbs_path"]}/{docname}.ipynb">View source</a></nav>')
         eyebrow = f'<p class="eyebrow">{this.part}' + ("" if this.number >= 90 else f" · Chapter {this.number}") + "</p>"
-        head, glance = cells[0]["source"], at_a_glance(nb, cells, this, project)
+        head, glance, below = cells[0]["source"], at_a_glance(nb, this, project), in_this_chapter(this, project)
         if not BADGE.search(head): warn("the first cell has no Colab badge", docname, "badge")
-        cells[0] = {**cells[0], "source": f"{eyebrow}\n\n" + BADGE.sub(lambda _: f"{glance}\n\n{buttons}", head)}
+        cells[0] = {**cells[0], "source": f"{eyebrow}\n\n" + BADGE.sub(lambda _: f"{glance}\n\n{buttons}\n\n{below}", head)}
         for words in unchecked(nb): warn(words, docname, "check")
     for cell in cells:
         if cell["cell_type"] == "markdown": cell["source"] = BADGE.sub("", cell["source"])
@@ -253,32 +241,22 @@ def translate(nb, docname, project):
 
 
 def landing_cells(cells, project):
-    "The landing page: docs/landing.md below the subtitle, in place of the notebook's first picture; at the end the site's contents."
+    "The landing page: docs/landing.md below the subtitle, in place of the notebook's first picture; then the map of chapters, for the notebook's table."
     intro = (project.root / "docs" / "landing.md").read_text("utf-8").replace("COLAB", project.colab).replace("GIT", project.ini["git_url"])
     picture = next((c for c in cells if any("image/png" in o.get("data", {}) for o in c.get("outputs", []))), None)
     head = {**cells[0], "source": BADGE.sub("", cells[0]["source"]) + "\n\n" + intro}
-    rest = [{**c, "source": with_chapters(source(c), project.notebooks, project.ini)} for c in cells[1:] if c is not picture]
-    return [head, *rest, markdown_cell(contents(project), "contents")]
-
-
-def contents(project):
-    "The site's table of contents, for the sidebar: parts, then reference pages."
-    parts = {}
-    for c in project.chapters.values():
-        parts.setdefault(c.part, []).append(f"{c.title} <{c.docname}>" if c.number >= 90 else f"{c.number} {c.title} <{c.docname}>")
-    parts.setdefault("Reference", [])
-    parts["Reference"] = ["API reference <api/index>", "Exercises <exercises>", *parts.pop("Reference"), "Symbols <glossary>", "References <references>"]
-    return "\n\n".join(f"```{{toctree}}\n:hidden:\n:caption: {part}\n\n" + "\n".join(entries) + "\n```" for part, entries in parts.items())
+    rest = [{**c, "source": re.sub(r"<!-- chapters -->.*<!-- end -->", lambda _: book_map(project), source(c), flags=re.S)} for c in cells[1:] if c is not picture]
+    return [head, *sorted(rest, key=lambda c: "book-map" not in c["source"]), markdown_cell(contents(project), "contents")]
 
 
 # --------------------------------------------------------------------------------------------- 1. the source folder
 
-def stage(project, into):
+def stage(project, into, address):
     "Write the pages that Sphinx reads, touching only what changed, and remove what is no longer a page."
     pages = {f"{name}.ipynb": (project.nbs / f"{name}.ipynb").read_text("utf-8") for name in project.notebooks}
     pages |= {p.name: p.read_text("utf-8") for p in sorted((project.root / "docs" / "pages").glob("*.md"))}
     pages |= {f"api/{module}.md": api_page(project, module) for module in project.modules}
-    pages |= {"api/index.md": api_index(project), "exercises.md": exercises_page(project), "references.md": references_page(project)}
+    pages |= {"api/index.md": api_index(project), "exercises.md": exercises_page(project), "references.md": references_page(project), "404.md": not_found(project, address)}
     for name, text in pages.items():
         path = into / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -442,6 +420,7 @@ def finish(app, doctree):
             quote[0]["classes"].append("subtitle")
             quote.replace_self(quote.children)
     if docname == app.config.root_doc: landing(doctree)
+    if docname == "glossary": note_symbols(doctree, project)
     mark_exercises(app, doctree)
     mark_explorables(doctree)
     anchors = name_checks(doctree)
@@ -460,10 +439,8 @@ def inline(block):
 
 
 def landing(doctree):
-    "Classes for the stylesheet: the map of chapters is a table of links to them, the ways in a list with bold beginnings."
+    "Classes for the stylesheet: the ways in are a list with bold beginnings."
     next(iter(doctree.findall(nodes.section)))["classes"].append("landing")
-    for table in doctree.findall(nodes.table):
-        if sum(r["reftarget"][:1].isdigit() for r in table.findall(addnodes.pending_xref)) > 2: table["classes"].append("chapter-map")
     for items in doctree.findall(nodes.bullet_list):
         if all(inline(item) and isinstance(inline(item)[0], nodes.strong) for item in items): items["classes"].append("ways")
 
@@ -531,11 +508,7 @@ def public_name(app, env, node, contnode):
 # ----------------------------------------------------------------------------------------------------------- Sphinx
 
 ASSETS = {"katex/dist/katex.min.css": "katex/katex.min.css", "katex/LICENSE": "katex/LICENSE",
-          **{f"@fontsource-variable/{font}/files/{file}.woff2": f"fonts/{file}.woff2" for font, file in [
-              ("inter", "inter-latin-wght-normal"), ("jetbrains-mono", "jetbrains-mono-latin-wght-normal"),
-              ("source-serif-4", "source-serif-4-latin-wght-normal"), ("source-serif-4", "source-serif-4-latin-wght-italic")]}}
-
-
+          **{f"@fontsource-variable/{re.search(r'/(.+)-latin', face)[1]}/files/{Path(face).name}": face for face in PRELOADED}}
 INLINE_FACES = r"KaTeX_(?:Main-Regular|Main-Bold|Math-Italic|AMS-Regular|Caligraphic-Regular|Size\d-Regular)"
 
 
@@ -575,26 +548,6 @@ def translate_source(app, docname, content):
         content[0] = json.dumps(translate(json.loads(content[0]), docname, app.vae_project))
 
 
-ACCESSIBLE = {  # what docutils, Sphinx and MyST-NB write -> what a screen reader needs
-    "body": {"<dl>": '<dl role="presentation">', ' aria-label="Toggle hidden content"': ""},
-    "furo_navigation_tree": {'role="heading"': 'role="heading" aria-level="2"'}}
-
-
-def page_context(app, pagename, templatename, context, doctree):
-    "No table of contents on the landing page, the faces of the first screen preloaded, roles that fit, anchors that moved."
-    if pagename == app.config.root_doc: context["furo_hide_toc"] = True
-    for name, changes in ACCESSIBLE.items():
-        for old, new in changes.items(): context[name] = context.get(name, "").replace(old, new)
-    faces = [to for to in ASSETS.values() if to.startswith("fonts/")]
-    context["metatags"] = context.get("metatags", "") + "".join(
-        f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{context["pathto"](f"_static/{face}", 1)}">' for face in faces)
-    context["metatags"] += head(context["body"], context["pathto"])
-    moved = {}
-    for (page, old), (target, new) in ((old.split("#"), new.split("#")) for old, new in app.vae_project.moved.items()):
-        if page == f"{pagename}.html": moved[f"#{old}"] = f"{context['pathto'](target, 1).rstrip('#')}#{new}"
-    if moved: context["metatags"] += f'<meta name="moved" content="{html.escape(json.dumps(moved))}">'
-
-
 def copy_assets(app, exception):
     "KaTeX's stylesheet and the typefaces, from npm into the site; the faces of equations within a line come in the stylesheet, so that no line breaks anew."
     if exception: return
@@ -613,7 +566,8 @@ def setup(app):
     KaTeXServer.start_server_process = start_katex
     app.add_config_value("site_root", "", "env")
     app.connect("config-inited", prepare)
-    app.connect("builder-inited", lambda app: stage(app.vae_project, Path(app.srcdir)))
+    app.connect("builder-inited", lambda app: stage(app.vae_project, Path(app.srcdir), app.config.html_baseurl))
+    app.connect("env-get-outdated", lambda app, env, *changes: {"glossary"} & env.found_docs)  # Sphinx forgets the search terms of a page that is not written
     app.connect("source-read", translate_source)
     app.connect("doctree-read", finish)
     app.connect("autodoc-process-docstring", describe)
@@ -621,4 +575,5 @@ def setup(app):
     app.connect("missing-reference", public_name, priority=400)  # before intersphinx
     app.connect("html-page-context", page_context, priority=900)
     app.connect("build-finished", copy_assets)
+    app.connect("build-finished", root_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -121,7 +121,7 @@ def write(folder, first, second, bib):
     (folder / "docs/landing.md").write_text("Welcome. [Colab](COLAB/nbs/01_one.ipynb)")
     (folder / "docs/pages/glossary.md").write_text("# Symbols\n\nNone.")
     (folder / "settings.ini").write_text("[DEFAULT]\nlib_name = pkg\nnbs_path = nbs\nuser = me\nrepo = pkg\nbranch = main\n"
-                                         "git_url = https://github.com/me/pkg\ntst_flags = slow\n")
+                                         "git_url = https://github.com/me/pkg\ntst_flags = slow\ndescription = A small book\n")
 
 
 def build(folder, *book):
@@ -207,8 +207,10 @@ def test_equations_and_their_checks_lead_to_each_other(book):
 @slow
 def test_the_map_the_sidebar_and_the_heads_know_every_chapter(book):
     index, three = book[1]["index"], book[1]["11_three"]
-    rows = [[cell.get_text() for cell in row.select("td")] for row in index.select("table.docutils tr")[1:]]
-    assert rows == [["Foundations", "One", "The first", "Colab"], ["", "Two", "The second", "Colab"], ["Understanding", "Three", "The third", "Colab"]]
+    stops = [[a["href"], *(a.select_one(f".{part}").get_text() for part in ("stop", "name", "what", "minutes"))] for a in index.select(".book-map li a")]
+    assert stops == [["01_one.html", "1", "One", "The first", "1 min"], ["02_two.html", "2", "Two", "The second", "1 min"], ["11_three.html", "11", "Three", "The third", "1 min"]]
+    assert [" ".join(head.get_text(" ").split()) for head in index.select(".book-map .head")] == [
+        "Foundations what every VAE is 2 chapters, about 0.5 h", "Understanding is it any good, and why 1 chapter, about 0.5 h"]
     assert [c.get_text() for c in index.select(".sidebar-tree .caption")] == ["Foundations", "Understanding", "Reference"]
     assert "11 Three" in index.select_one(".sidebar-tree").get_text() and "out of date" not in index.get_text()
     assert "Understanding · Chapter 11" in three.select_one(".eyebrow").get_text()
@@ -227,6 +229,13 @@ def test_the_page_of_exercises_leads_to_each(book):
     starts = [" ".join(three.select_one(f"#exercise-11-{n}").get_text(" ").split()) for n in (1, 2)]
     assert starts == ["1. Mend it. ★☆☆ (warm-up) One line.", "2. Why not? ★★★ (challenge) Many."]
     assert [(s.get_text(), s["aria-hidden"]) for s in three.select(".marks")] == [("★☆☆", "true"), ("★★★", "true")]
+
+
+@pytest.mark.parametrize("code, title", [
+    ("def _a(x): return x\n\nB = 1", "_a, B"), ("def _a(x):\n    'Twice `x`.\\n\\nMore.'\n    return 2 * x", "_a: Twice x."),
+    ("def _a(x): pass\n\nB = 1  # an edge", "\n_a\nB: an edge")])
+def test_a_fold_says_what_is_in_it(code, title):
+    assert vae_site.fold_title(code) == f"Left out here: {title}"
 
 
 def test_minutes_leave_out_folds_and_exercises():

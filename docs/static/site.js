@@ -1,4 +1,4 @@
-// What HTML cannot do by itself: old anchors forwarded, scrolling boxes reachable by keyboard, search excerpts without TeX.
+// What HTML cannot do by itself: old anchors forwarded, scrolling boxes reachable by keyboard, search for Greek letters, its excerpts without TeX.
 const moved = JSON.parse(document.querySelector("meta[name=moved]")?.content ?? "{}");
 const forward = () => { if (moved[location.hash]) location.replace(moved[location.hash]); };
 forward();
@@ -15,7 +15,11 @@ addEventListener("load", reach);
 addEventListener("resize", reach);
 document.fonts.ready.then(reach);
 if (typeof Search !== "undefined") {
-  const plain = Search.htmlToText;
+  const names = { β: "beta", ε: "epsilon", ϵ: "epsilon", η: "eta", θ: "theta", λ: "lambda", μ: "mu", µ: "mu", σ: "sigma", φ: "phi", ϕ: "phi", "²": "^2", "∥": "||" };
+  const plain = Search.htmlToText, query = Search.query;
+  Search.query = words => query(words.toLowerCase().replace(/[^ -~]/g, letter => names[letter] ?? letter));
+  Scorer.score = ([page, , , , score, , kind]) =>  // the text of a chapter before that of the API, the earlier chapter first
+    kind === "object" || kind === "index" ? score : page.startsWith("api/") ? score - 12 : score + 1 - (parseInt(page) || 100) / 100;
   Search.htmlToText = (html, anchor) => plain(html.replace(/<span class="katex-mathml">[\s\S]*?<\/math><\/span>/g, ""), anchor && "#" + CSS.escape(anchor.slice(1)));
 }
 // The drawers of a narrow screen, and the folds of the sidebar, are labels of hidden checkboxes: let the keyboard press them.
@@ -23,9 +27,9 @@ document.querySelectorAll("label[for^='__'], .sidebar-tree label").forEach(label
   const box = document.getElementById(label.htmlFor);
   if (!box || label.classList.contains("overlay")) return;
   const name = label.htmlFor === "__navigation" ? "Chapters" : label.htmlFor === "__toc" ? "On this page" : "Fold";
-  const show = () => label.setAttribute("aria-expanded", box.checked);
-  Object.entries({ role: "button", tabindex: "0", "aria-label": name }).forEach(([key, value]) => label.setAttribute(key, value));
-  label.addEventListener("keydown", event => {
+  const button = label.firstElementChild, show = () => button.setAttribute("aria-expanded", box.checked);
+  Object.entries({ role: "button", tabindex: "0", "aria-label": name }).forEach(([key, value]) => button.setAttribute(key, value));
+  button.addEventListener("keydown", event => {
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); box.click(); }
   });
   box.addEventListener("change", show);
