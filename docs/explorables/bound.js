@@ -22,7 +22,7 @@ export function terms({ W: { data: W }, b: { data: b }, sigma: { data: [sigma] }
   };
 }
 
-const LOW = -25, MU = [-2.5, 2.5], STD = [0.25, 1.4]; // nats at the left end of the bars; how far q goes
+const LOW = -20, MU = [-2.5, 2.5], STD = [0.25, 1.4]; // nats at the left end of the bars; how far q goes
 const words = value => value.toFixed(2).replace("-", "−");
 const ROWS = [["evidence", "log p(x)", "--color-foreground-primary"], ["elbo", "ELBO", "--indigo"], ["gap", "+ gap, KL to the posterior", "--orange"],
   ["reconstruction", "reconstruction", "--green"], ["kl", "− KL to the prior", "--purple"]];
@@ -40,15 +40,15 @@ export async function mount(place, { data }) {
     return { name, bar, value, node: element("div", { className: "bound-row", style: `--colour: var(${colour})` }, element("span", { text: label }), element("span", { className: "bound-track" }, bar), value) };
   });
   const bars = element("div", { className: "bound-bars" }, ...rows.map(row => row.node),
-    element("div", { className: "bound-row bound-scale", "aria-hidden": "true" }, element("span"), element("span", { className: "bound-track" }, ...[-20, -10, 0].map(n =>
+    element("div", { className: "bound-row bound-scale", "aria-hidden": "true" }, element("span"), element("span", { className: "bound-track" }, ...[-15, -10, -5, 0].map(n =>
       element("small", { text: n ? `−${-n}` : "0 nats", style: `left: ${100 * (1 - n / LOW)}%` }))), element("b")));
 
   const picture = canvas(194, (context, { width, text, muted, paper, rule, indigo }) => {
     const where = frameOf(width), { posterior } = now;
     scale(context, where, [-3, -2, -1, 0, 1, 2, 3], "z", { muted, rule });
     curve(context, z => density(z, 0, 1), where, muted, { dash: [5, 4] });
-    curve(context, z => density(z, q.mu, q.std), where, indigo, { width: 2.5, fill: 0.14 });
     curve(context, z => density(z, posterior.mu, posterior.std), where, text);
+    curve(context, z => density(z, q.mu, q.std), where, indigo, { width: 2.5, fill: 0.14 });
     handles(context, q, where, indigo, paper);
   }, { role: "application", "aria-label": "q over z: arrow keys to the left and right move its mean, up and down its width" });
   held(picture.node, () => frameOf(picture.node.clientWidth), () => q, move);

@@ -117,7 +117,7 @@ export async function mount(place, { data }) {
   }
 
   place.append(
-    element("p", { className: "explorable-legend" }, ...[["q(z): drag it", "--green"], ["f = z sin z + constant", "--color-foreground-muted"], ["exact", "--color-foreground-primary"], ["arrow: the step of descent that a draw asks for"]]
+    element("p", { className: "explorable-legend" }, ...[["q(z): drag it", "--green"], ["f = z sin z + constant", "--color-foreground-muted"], ["exact", "--color-foreground-primary"], ["arrow: the step that a draw asks for"]]
       .map(([text, colour]) => element("span", colour ? { text, style: `--colour: var(${colour})` } : { text, className: "is-plain" }))),
     picture.node, scatter.node, element("div", { className: "explorable-pair" }, mean.node, width.node, added.node, draws.node),
     element("div", { className: "explorable-row" }, button("New noise ε", () => { noise = normals(noise.length); update(); }), element("span", { className: "explorable-choice" }, element("span", { text: "Gradient" }), ...choices)), says.node);
