@@ -16,7 +16,7 @@ PAGE = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 0; width: 1200px; height: 630px; background: #fff; color: #1b1e28; font-family: Inter; position: relative; overflow: hidden; }}
 h1 {{ position: absolute; left: 64px; top: 56px; margin: 0; font: 800 40px/1 Inter; letter-spacing: -.03em; color: #2f4ac0; display: flex; align-items: center; gap: 18px; }}
 h1 img {{ width: 52px; height: 52px; }}
-p {{ position: absolute; left: 64px; top: 132px; width: 1072px; margin: 0; font: 800 40px/1.18 Inter; letter-spacing: -.035em; text-wrap: balance; }}
+p {{ position: absolute; left: 64px; top: 132px; width: 1072px; margin: 0; font: 800 38px/1.2 Inter; letter-spacing: -.035em; }}
 .hero {{ position: absolute; left: 64px; width: 1072px; bottom: 0; }}
 </style><h1><img src="static/favicon.svg">{title}</h1><p>{description}</p><img class="hero" src="static/hero.webp">"""
 

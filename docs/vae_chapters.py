@@ -107,7 +107,7 @@ def book_map(project, root=""):
         hours = max(1, round(sum(project.minutes[c.docname] for c in chapters) / 30)) / 2
         out += [f'<section class="part part-{part.lower()}">',
                 f'<div class="head"><h3>{part}</h3><p>{ABOUT[part]}</p><p class="minutes">{count}, about {hours:g} h</p></div>', "<ol>"]
-        out += [f'<li><a href="{root}{c.docname}.html"><span class="stop">{c.number if c.number < 90 else "·"}</span> <span class="name">{inline_html(c.title)}</span> '
+        out += [f'<li><a href="{root}{c.docname}.html"><span class="stop">{c.number if c.number < 90 else ""}</span> <span class="name">{inline_html(c.title)}</span> '
                 f'<span class="what">{inline_html(c.subtitle)}</span> <span class="minutes">{project.minutes[c.docname]} min</span></a></li>' for c in chapters]
         out += ["</ol>", "</section>"]
     links = " ".join(f'<a href="{root}{doc}.html">{title}</a>' for title, doc in PAGES.items())

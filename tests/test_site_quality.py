@@ -132,6 +132,14 @@ def test_search_finds_names_symbols_and_words(opener, words, page):
     assert page in first, first
 
 
+@slow
+def test_the_excerpt_of_a_chapter_is_of_its_text(opener):
+    window = opener()
+    window.visit("search.html?q=beta")
+    window.wait_for_function("[...document.querySelectorAll('#search-results li p')].length > 8")
+    assert not re.search(r"\d min[A-Z ]|Open in Colab|\\[a-z]{3,}", window.inner_text("#search-results"))
+
+
 def test_symbols_are_spelled_as_one_types_them():
     for tex, typed in {r"q_\phi(z \mid x)": "q(z|x)", r"\log \sigma^2": "log sigma^2", r"\mathrm{KL}(q \,\Vert\, p)": "KL(q||p)", r"\mathcal{L}_K(x)": "L_K(x)",
                        r"\tilde{x}": "x", r"-\log p_\theta(x \mid z)": "-log p(x|z)", r"\beta": "beta"}.items():

@@ -20,7 +20,8 @@ if (typeof Search !== "undefined") {
   Search.query = words => query(words.toLowerCase().replace(/[^ -~]/g, letter => names[letter] ?? letter));
   Scorer.score = ([page, , , , score, , kind]) =>  // the text of a chapter before that of the API, the earlier chapter first
     kind === "object" || kind === "index" ? score : page.startsWith("api/") ? score - 12 : score + 1 - (parseInt(page) || 100) / 100;
-  Search.htmlToText = (html, anchor) => plain(html.replace(/<span class="katex-mathml">[\s\S]*?<\/math><\/span>/g, ""), anchor && "#" + CSS.escape(anchor.slice(1)));
+  const unread = /<span class="katex-mathml">[\s\S]*?<\/math><\/span>|<(ul|nav) [^>]*class="(?:in-this-chapter|chapter-links)[\s\S]*?<\/\1>/g;
+  Search.htmlToText = (html, anchor) => plain(html.replace(unread, ""), anchor && "#" + CSS.escape(anchor.slice(1)));
 }
 // The drawers of a narrow screen, and the folds of the sidebar, are labels of hidden checkboxes: let the keyboard press them.
 document.querySelectorAll("label[for^='__'], .sidebar-tree label").forEach(label => {
