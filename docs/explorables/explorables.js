@@ -8,7 +8,8 @@ async function begin(figure) {
     const { mount } = await import(`${here}${name}.js`);
     await mount(place, { data: `${here}data/`, figure });
   } catch (error) { return console.warn(`The figure ${name} stays a picture: ${error.message}`); }
-  figure.prepend(place);
+  figure.prepend(place); // out of sight until its canvases know their size and are drawn
+  await new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)));
   figure.classList.add("is-alive");
 }
 
