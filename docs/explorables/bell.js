@@ -1,5 +1,5 @@
 // A normal law over z that a hand moves: its curve, the two points by which it is held, and the keys that do the same.
-import { arrows, dragged } from "./canvas.js";
+import { arrows, dragged, element } from "./canvas.js";
 
 export const density = (z, mu, std) => Math.exp(-0.5 * ((z - mu) / std) ** 2) / (std * Math.sqrt(2 * Math.PI));
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -52,6 +52,10 @@ export function scale(context, { left, right, bottom, x }, numbers, name, { mute
   context.textAlign = "right";
   context.fillText(name, right, bottom + 6);
 }
+
+// What the colours mean: [words, variable of the colour, class] each; without a colour, words alone.
+export const legend = (...entries) => element("p", { className: "explorable-legend" }, ...entries.map(([text, colour, className = ""]) =>
+  element("span", { text, className: colour ? className : "is-plain", style: colour ? `--colour: var(${colour})` : "" })));
 
 // The points that hold q: at its top for the mean, at one standard deviation for the width.
 export function handles(context, { mu, std }, { x, y }, colour, paper) {

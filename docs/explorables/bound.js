@@ -1,6 +1,6 @@
 // The bound where log p(x) is known: q(z|x) of a linear decoder with one cause, held by hand. Chapter 2.
 import { announcer, button, canvas, element, slider, still } from "./canvas.js";
-import { clamp, curve, density, frame, handles, held, scale } from "./bell.js";
+import { clamp, curve, density, frame, handles, held, legend, scale } from "./bell.js";
 import { read } from "./load.js";
 import { sum } from "./matrix.js";
 
@@ -35,13 +35,15 @@ export async function mount(place, { data }) {
   const q = { mu: -0.6, std: 0.6 };
   let x = observed[0], now;
 
+  const track = (...marks) => element("span", { className: "bound-track" }, ...marks);
   const rows = ROWS.map(([name, label, colour]) => {
-    const bar = element("i"), value = element("b");
-    return { name, bar, value, node: element("div", { className: "bound-row", style: `--colour: var(${colour})` }, element("span", { text: label }), element("span", { className: "bound-track" }, bar), value) };
+    const bar = element("i"), value = element("b"), properties = { className: "bound-row", style: `--colour: var(${colour})` };
+    return { name, bar, value, node: element("div", properties, element("span", { text: label }), track(bar), value) };
   });
-  const bars = element("div", { className: "bound-bars" }, ...rows.map(row => row.node),
-    element("div", { className: "bound-row bound-scale", "aria-hidden": "true" }, element("span"), element("span", { className: "bound-track" }, ...[-15, -10, -5, 0].map(n =>
-      element("small", { text: n ? `−${-n}` : "0 nats", style: `left: ${100 * (1 - n / LOW)}%` }))), element("b")));
+  const at = nats => 100 * clamp(1 - nats / LOW, 0, 1);
+  const ticks = [-15, -10, -5, 0].map(n => element("small", { text: n ? `−${-n}` : "0 nats", style: `left: ${at(n)}%` }));
+  const below = element("div", { className: "bound-row bound-scale", "aria-hidden": "true" }, element("span"), track(...ticks), element("b"));
+  const bars = element("div", { className: "bound-bars" }, ...rows.map(row => row.node), below);
 
   const picture = canvas(194, (context, { width, text, muted, paper, rule, indigo }) => {
     const where = frameOf(width), { posterior } = now;
@@ -55,7 +57,7 @@ export async function mount(place, { data }) {
 
   const [mean, width] = [["Mean of q", MU, "mu"], ["Width of q", STD, "std"]].map(([label, [min, max], name]) =>
     slider(label, { min, max, step: 0.01, value: q[name], show: words, change: value => move(name === "mu" ? value : q.mu, name === "std" ? value : q.std) }));
-  const select = element("select", { className: "explorable-select", onchange: () => { x = observed[select.value]; set(q.mu, q.std); } },
+  const select = element("select", { className: "explorable-select", onchange: () => { x = observed[select.value]; move(q.mu, q.std); } },
     ...observed.map((x, n) => element("option", { value: n, text: `(${Array.from(x, v => v.toFixed(1).replace("-", "−")).join(", ")})` })));
   const says = announcer();
 
@@ -65,12 +67,11 @@ export async function mount(place, { data }) {
     now = terms(file, x, q.mu, q.std);
     const round = value => Math.round(value * 100) / 100, [elbo, evidence, reconstruction] = [now.elbo, now.evidence, now.reconstruction].map(round);
     const shown = { elbo, evidence, reconstruction, gap: evidence - elbo, kl: reconstruction - elbo }; // so that what is shown adds up
-    const ends = { elbo: [now.elbo, 0], evidence: [now.evidence, 0], reconstruction: [now.reconstruction, 0], gap: [now.elbo, now.evidence], kl: [now.elbo, now.reconstruction] };
-    const at = nats => 100 * clamp(1 - nats / LOW, 0, 1);
+    const from = { ...now, gap: now.elbo, kl: now.elbo }, to = { gap: now.evidence, kl: now.reconstruction }; // nats; others end at 0
     for (const { name, bar, value } of rows) {
-      const [from, to] = ends[name].map(at);
-      Object.assign(bar.style, { left: `${from}%`, width: `${to - from}%` });
-      bar.classList.toggle("is-cut", ends[name][0] < LOW);
+      const left = at(from[name]);
+      Object.assign(bar.style, { left: `${left}%`, width: `${at(to[name] ?? 0) - left}%` });
+      bar.classList.toggle("is-cut", from[name] < LOW);
       value.textContent = words(shown[name]);
     }
     bars.style.setProperty("--evidence", `${at(now.evidence)}%`);
@@ -93,9 +94,10 @@ export async function mount(place, { data }) {
   }
 
   place.append(
-    element("p", { className: "explorable-legend" }, ...[["prior p(z)", "--color-foreground-muted", "is-dashed"], ["posterior p(z|x)", "--color-foreground-primary"], ["q(z|x): drag it", "--indigo"]]
-      .map(([text, colour, className = ""]) => element("span", { text, className, style: `--colour: var(${colour})` }))),
+    legend(["prior p(z)", "--color-foreground-muted", "is-dashed"], ["posterior p(z|x)", "--color-foreground-primary"], ["q(z|x): drag it", "--indigo"]),
     picture.node, bars, element("div", { className: "explorable-pair" }, mean.node, width.node),
-    element("div", { className: "explorable-row" }, element("label", { className: "explorable-choice" }, element("span", { text: "x" }), select), button("Jump to the posterior", jump)), says.node);
+    element("div", { className: "explorable-row" },
+      element("label", { className: "explorable-choice" }, element("span", { text: "x" }), select), button("Jump to the posterior", jump)),
+    says.node);
   set(q.mu, q.std);
 }

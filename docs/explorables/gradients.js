@@ -1,6 +1,6 @@
 // Two estimators of one gradient, from the same noise: mu and sigma are moved by hand. Chapter 3.
 import { announcer, button, canvas, element, slider } from "./canvas.js";
-import { clamp, curve, density, dot, frame, handles, held, line, scale } from "./bell.js";
+import { clamp, curve, density, dot, frame, handles, held, legend, line, scale } from "./bell.js";
 import { read } from "./load.js";
 import { normals, range, sum } from "./matrix.js";
 
@@ -52,7 +52,8 @@ export async function mount(place, { data }) {
     return { left: left + 4, right: left + size - 4, top: top + 24, bottom: top + tall - 24, from: -4, to: 4 };
   });
   const bellOf = box => frame({ ...box, top: box.bottom - 48, high: 1.4 });
-  const picture = canvas(width => (wide(width) ? 1 : 2) * tallOf(width), (context, { width, text, muted, paper, rule, green, ...colours }) => framesOf(width).forEach((box, k) => {
+  const heightOf = width => (wide(width) ? 1 : 2) * tallOf(width);
+  const picture = canvas(heightOf, (context, { width, text, muted, paper, rule, green, ...colours }) => framesOf(width).forEach((box, k) => {
     const [name, label, colour, wants] = ESTIMATORS[k], where = frame({ ...box, low: -4, high: 6 }), bell = bellOf(box), step = (where.x(1) - where.x(0)) * 0.6;
     context.save();
     context.beginPath();
@@ -94,7 +95,8 @@ export async function mount(place, { data }) {
   const own = (label, [min, max], step, value, change) => slider(label, { min, max, step, value, show: words, change });
   const mean = own("Mean of q", MU, 0.01, q.mu, value => set(value, q.std)), width = own("Width of q", STD, 0.01, q.std, value => set(q.mu, value));
   const added = own("Added to f", [0, 4], 0.25, constant, value => { constant = value; update(); });
-  const draws = slider("Draws", { min: 0, max: COUNTS.length - 1, step: 1, value: COUNTS.indexOf(count), show: i => `${COUNTS[i]}`, change: i => { count = COUNTS[i]; update(); } });
+  const draws = slider("Draws", { min: 0, max: COUNTS.length - 1, step: 1, value: COUNTS.indexOf(count),
+    show: i => `${COUNTS[i]}`, change: i => { count = COUNTS[i]; update(); } });
   const choices = Object.entries(PARAMETERS).map(([name, symbol]) => button(`by ${symbol}`, () => { by = name; update(); }));
   const says = announcer();
 
@@ -117,9 +119,11 @@ export async function mount(place, { data }) {
   }
 
   place.append(
-    element("p", { className: "explorable-legend" }, ...[["q(z): drag it", "--green"], ["f = z sin z + constant", "--color-foreground-muted"], ["exact", "--color-foreground-primary"], ["arrow: the step that a draw asks for"]]
-      .map(([text, colour]) => element("span", colour ? { text, style: `--colour: var(${colour})` } : { text, className: "is-plain" }))),
+    legend(["q(z): drag it", "--green"], ["f = z sin z + constant", "--color-foreground-muted"], ["exact", "--color-foreground-primary"],
+      ["arrow: the step that a draw asks for"]),
     picture.node, scatter.node, element("div", { className: "explorable-pair" }, mean.node, width.node, added.node, draws.node),
-    element("div", { className: "explorable-row" }, button("New noise ε", () => { noise = normals(noise.length); update(); }), element("span", { className: "explorable-choice" }, element("span", { text: "Gradient" }), ...choices)), says.node);
+    element("div", { className: "explorable-row" }, button("New noise ε", () => { noise = normals(noise.length); update(); }),
+      element("span", { className: "explorable-choice" }, element("span", { text: "Gradient" }), ...choices)),
+    says.node);
   update();
 }
