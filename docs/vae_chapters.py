@@ -124,5 +124,5 @@ def not_found(project, address):
     root = urlsplit(address).path
     return "\n".join(["---", "orphan: true", "nosearch: true", "---", "# This page is not here", "> The address has changed, or was never one", "",
                       "Search the book, or find your way on the map.", "",
-                      f'<form class="search-here" action="{root}search.html" role="search"><input name="q" type="search" aria-label="Search the book" '
+                      f'<form class="search-here" action="{root}search.html" role="search" aria-label="Search the book"><input name="q" type="search" aria-label="Words or symbols" '
                       'placeholder="kl_divergence, σ, ELBO" required><button>Search</button></form>', "", "## The chapters", "", book_map(project, root)])

@@ -4,11 +4,11 @@ const forward = () => { if (moved[location.hash]) location.replace(moved[locatio
 forward();
 addEventListener("hashchange", forward);
 const scrollers = ".highlight pre, .math-wrapper, .table-wrapper, div.output";
-const reach = () => document.querySelectorAll(scrollers).forEach(box => {
+const reach = () => document.querySelectorAll(scrollers).forEach((box, number) => {
   if (box.scrollWidth > box.clientWidth + 1) {
     box.tabIndex = 0;
     box.setAttribute("role", "region");
-    box.setAttribute("aria-label", "Scrolls sideways");
+    box.setAttribute("aria-label", `Scrolls sideways, ${number + 1}`);  // a name of its own
   } else if (box.tabIndex === 0) ["tabindex", "role", "aria-label"].forEach(name => box.removeAttribute(name));
 });
 addEventListener("load", reach);
@@ -20,7 +20,7 @@ if (typeof Search !== "undefined") {
   Search.query = words => query(words.toLowerCase().replace(/[^ -~]/g, letter => names[letter] ?? letter));
   Scorer.score = ([page, , , , score, , kind]) =>  // the text of a chapter before that of the API, the earlier chapter first
     kind === "object" || kind === "index" ? score : page.startsWith("api/") ? score - 12 : score + 1 - (parseInt(page) || 100) / 100;
-  const unread = /<span class="katex-mathml">[\s\S]*?<\/math><\/span>|<(ul|nav) [^>]*class="(?:in-this-chapter|chapter-links)[\s\S]*?<\/\1>/g;
+  const unread = /<span class="katex-mathml">[\s\S]*?<\/math><\/span>|<(ul|nav|p) class="(?:in-this-chapter|chapter-links|at-a-glance)[\s\S]*?<\/\1>/g;
   Search.htmlToText = (html, anchor) => plain(html.replace(unread, ""), anchor && "#" + CSS.escape(anchor.slice(1)));
 }
 // The drawers of a narrow screen, and the folds of the sidebar, are labels of hidden checkboxes: let the keyboard press them.
@@ -36,6 +36,7 @@ document.querySelectorAll("label[for^='__'], .sidebar-tree label").forEach(label
   box.addEventListener("change", show);
   show();
 });
+Object.entries({ ".sidebar-drawer": "Chapters", ".toc-drawer": "On this page" }).forEach(([drawer, name]) => document.querySelector(drawer)?.setAttribute("aria-label", name));
 addEventListener("keydown", event => {
   if (event.key === "Escape") document.querySelectorAll(".sidebar-toggle:checked").forEach(box => box.click());
 });
