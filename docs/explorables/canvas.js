@@ -13,7 +13,7 @@ export const button = (text, onclick) => element("button", { type: "button", cla
 
 // A labelled slider; `show` gives the words for its value. `slider.value` is a number.
 export function slider(label, { min, max, step, value, show = v => v.toFixed(1), change }) {
-  const input = element("input", { type: "range", min, max, step }), output = element("output", { "aria-live": "off" });
+  const input = element("input", { type: "range", min, max, step, "aria-label": label }), output = element("output", { "aria-hidden": "true" });
   const tell = () => { output.textContent = show(+input.value); input.setAttribute("aria-valuetext", show(+input.value)); };
   input.value = value;
   input.addEventListener("input", () => { tell(); change(+input.value); });
