@@ -121,7 +121,7 @@ export async function mount(place, { data }) {
     element("div", { className: "plane-line" }, strip.node, t.node), says.node);
   choose("point");
   show("point");
-  says.say("Drag the point, A or B. A press on the map, or on one of the ten digits, moves what is chosen.");
+  says.say("Drag the point, A or B. A press on the map or on a digit moves what is chosen.");
 }
 
 function write(context, weight, size) {
