@@ -116,7 +116,7 @@ export async function mount(place, { data, figure }) {
     const drawn = canvas(width => width, (c, { width, ...colours }) => picture(c, pixels, SIDE, 0, 0, width, colours));
     return element("button", { type: "button", className: "draw-digit", "aria-label": `Test digit ${i}`, onclick: () => show(i) }, drawn.node);
   });
-  const height = width => Math.round(flat ? 0.93 * width : 150), still = points.length ? [canvas(height, (c, view) => {
+  const height = width => (flat ? Math.min(Math.round(0.93 * width), 322) : 150), still = points.length ? [canvas(height, (c, view) => {
     drawMap(c, view, shown, points);
     digitColours(view).forEach((colour, i) => buttons[i].style.setProperty("--class", colour));
   })] : [];
