@@ -119,10 +119,11 @@ export async function mount(place, { data, figure }) {
   const height = width => (flat ? Math.min(Math.round(0.93 * width), 322) : 150), still = points.length ? [canvas(height, (c, view) => {
     drawMap(c, view, shown, points);
     digitColours(view).forEach((colour, i) => buttons[i].style.setProperty("--class", colour));
-  })] : [];
-  const posterior = canvas(height, (c, view) => (flat ? drawPosterior(c, view, shown, points) : drawLatents(c, view, shown)));
-  const samples = canvas(width => Math.floor((width - 40) / 6) + 20, (c, view) => drawSamples(c, view, shown));
-  const loss = canvas(38, (c, view) => drawLoss(c, view, terms(shown), average));
+  }, { "aria-hidden": "true" })] : [];
+  const posterior = canvas(height, (c, view) => (flat ? drawPosterior(c, view, shown, points) : drawLatents(c, view, shown)),
+    { role: "img", "aria-label": flat ? "The latent plane with a thousand test digits, and through a lens the ellipse of the posterior with five draws in it" : "Mean and standard deviation of each latent, five draws of it, and its KL" });
+  const samples = canvas(width => Math.floor((width - 40) / 6) + 20, (c, view) => drawSamples(c, view, shown), { role: "img", "aria-label": "The image in 28 times 28 pixels, and what five draws of z decode to, each above its reconstruction term" });
+  const loss = canvas(38, (c, view) => drawLoss(c, view, terms(shown), average), { role: "img", "aria-label": `The terms as a bar; an average test digit ends at ${average.toFixed(1)} nats` });
   const again = button("Draw z again", () => { noise = noise.map(() => normals(latents)); update(); });
   const term = (key, words) => element("span", { className: `draw-term draw-${key}` }, values[key] = element("b"), element("span", { text: words }));
 
@@ -136,7 +137,7 @@ export async function mount(place, { data, figure }) {
     element("div", { className: "draw-loss" }, title(element("b", { text: "The loss in nats, mean of the five draws" })),
       element("p", { className: "draw-terms" }, term("reconstruction", "reconstruction"), "+", term("kl", "KL"), "=", term("loss", "negative ELBO")), loss.node),
     says.node);
-  for (const kind of ["pointerover", "pointerdown", "focusin"]) place.addEventListener(kind, fetched, { once: true });
+  for (const kind of ["pointerover", "pointerdown", "focusin"]) place.addEventListener(kind, () => fetched().catch(() => says.say("The model could not be fetched.")), { once: true });
   update("Draw, or take one of ten test digits: all of this follows.");
   if (flat) await fetched();
 }
