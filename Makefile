@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/mnist
-NODE := docs/node_modules/.package-lock.json
+NODE := docs/node_modules/katex/package.json
+AUDIT := docs/node_modules/lighthouse/package.json
 TEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
 
@@ -23,7 +24,7 @@ install: .venv/installed  ## make .venv with the package, editable, and what dev
 train: .venv/installed  ## train a VAE on MNIST, draw its pictures (a second time: show the result)
 	$(BIN)/vae-nbdev train --recipe fast --out $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
 
-test: .venv/installed $(if $(shell command -v npm),$(NODE))  ## run everything that tests
+test: .venv/installed $(if $(shell command -v npm),$(AUDIT))  ## run everything that tests
 	$(TEST)
 
 check: .venv/installed  ## run the quick tests: export in sync, notebooks' form, units (a minute)
@@ -49,8 +50,12 @@ serve: .venv/installed $(NODE)  ## show the site, and rebuild it on change
 
 $(NODE): docs/package.json docs/package-lock.json
 	@command -v npm >/dev/null || { echo "The site needs Node.js 18 or later and its npm: install it from nodejs.org or your system's packages." >&2; exit 1; }
-	npm ci --silent --prefix docs
+	npm ci --silent --omit=dev --prefix docs
 	@touch $@
+
+$(AUDIT): docs/package.json docs/package-lock.json
+	npm ci --silent --prefix docs
+	@touch $@ $(NODE)
 
 clean:  ## remove what the other commands made
 	rm -rf .venv build dist *.egg-info docs/_build docs/node_modules .pytest_cache .hypothesis

@@ -10,7 +10,9 @@ from importlib import import_module
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.util import logging
 
+logger = logging.getLogger(__name__)
 TAG = "tag_explorable:"  # MyST-NB makes a class of each tag of a cell
 
 
@@ -30,9 +32,11 @@ def mark_explorables(doctree):
     for cell in doctree.findall(nodes.container):
         for word in [c.removeprefix(TAG) for c in cell["classes"] if c.startswith(TAG)]:
             cell["classes"].remove(TAG + word)
-            output = next(c for c in cell.children if "cell_output" in c["classes"])
-            output.insert(0, nodes.raw("", opening(*word.split("&")), format="html"))
-            output.append(nodes.raw("", "</div></figure>", format="html"))
+            outputs = [c for c in cell.children if "cell_output" in c["classes"]]
+            if not outputs: logger.warning(f"the cell of the explorable {word.split('&')[0]} has no picture: execute the notebook", location=cell, type="site", subtype="explorable")
+            for output in outputs:
+                output.insert(0, nodes.raw("", opening(*word.split("&")), format="html"))
+                output.append(nodes.raw("", "</div></figure>", format="html"))
 
 
 def head(body, pathto):
