@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 NEEDED = {
     lambda: shutil.which("chromium"): "no Chromium: apt-get install -y chromium",
     lambda: shutil.which("node"): "no Node.js: apt-get install -y nodejs npm",
-    (ROOT / "docs/node_modules/katex").exists: "what the site takes from npm is missing: npm ci --prefix docs",
+    (ROOT / "docs/node_modules/axe-core").exists: "what the site takes from npm is missing: npm ci --prefix docs",
 }
 
 
