@@ -12,7 +12,7 @@ export function element(tag, { text, ...properties } = {}, ...children) {
 export const button = (text, onclick) => element("button", { type: "button", className: "explorable-button", text, onclick });
 
 // A labelled slider; `show` gives the words for its value. `slider.value` is a number.
-export function slider(label, { min, max, step, value, show = v => v.toFixed(1), change }) {
+export function slider(label, { min, max, step, value, show = v => number(v), change }) {
   const input = element("input", { type: "range", min, max, step, "aria-label": label }), output = element("output", { "aria-hidden": "true" });
   const tell = () => { output.textContent = show(+input.value); input.setAttribute("aria-valuetext", show(+input.value)); };
   input.value = value;
@@ -23,6 +23,12 @@ export function slider(label, { min, max, step, value, show = v => v.toFixed(1),
     get value() { return +input.value; },
     set value(v) { input.value = v; tell(); },
   };
+}
+
+// A number as it is shown, with a minus sign, and never a zero below zero.
+export function number(value, digits = 1) {
+  const text = Math.abs(value).toFixed(digits);
+  return value < 0 && +text ? `\u2212${text}` : text;
 }
 
 // One line that a screen reader speaks when it has been still for a moment.
@@ -83,6 +89,22 @@ export function arrows(node, move) {
     event.stopPropagation(); // the site's own arrow keys turn pages
     move(...ARROWS[event.key], event);
   });
+}
+
+// A line through points [x, y], and a dot, with a ring of another colour if it has one.
+export function line(context, points, { colour, width = 1, dash = [] }) {
+  Object.assign(context, { strokeStyle: colour, lineWidth: width });
+  context.setLineDash(dash);
+  context.beginPath();
+  for (const point of points) context.lineTo(...point);
+  context.stroke();
+  context.setLineDash([]);
+}
+export function dot(context, x, y, radius, { colour, ring, width = 2 }) {
+  context.beginPath();
+  context.arc(x, y, radius, 0, 7);
+  Object.assign(context, { fillStyle: colour }).fill();
+  if (ring) Object.assign(context, { strokeStyle: ring, lineWidth: width }).stroke();
 }
 
 // A picture of side x side grey values (1 is ink) into a square of the canvas, ink in the colour of text on paper.

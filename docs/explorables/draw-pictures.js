@@ -1,6 +1,6 @@
 // What the figure "draw" shows of an image: four canvases, each drawn from what `look` gives.
 import { digitColours, picture } from "./canvas.js";
-import { SIDE } from "./ink.js";
+import { SIDE } from "./matrix.js";
 
 const between = (low, v, high) => Math.min(Math.max(v, low), high);
 const small = c => { c.font = c.font.replace("13px", "11px"); };

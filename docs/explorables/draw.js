@@ -1,9 +1,9 @@
 // Draw a digit: the encoder's posterior of it, five draws of z decoded, and the terms of the loss; by mnist-2d or mnist-fast.
 import { announcer, arrows, button, canvas, digitColours, dragged, element, picture } from "./canvas.js";
 import { drawLatents, drawLoss, drawMap, drawPosterior, drawSamples } from "./draw-pictures.js";
-import { SIDE, centred } from "./ink.js";
+import { centred } from "./ink.js";
 import { read } from "./load.js";
-import { decodeLogits, encode, klOfEach, normals, range, reconstruction, sample, sigmoid, sum } from "./matrix.js";
+import { SIDE, decodeLogits, encode, klOfEach, normals, range, reconstruction, sample, sigmoid, sum } from "./matrix.js";
 
 const NAMES = ["zeros", "ones", "twos", "threes", "fours", "fives", "sixes", "sevens", "eights", "nines"];
 const DRAWS = 5; // samples of z

@@ -1,19 +1,17 @@
 // Lines of a pen as a digit of MNIST: 28 x 28 grey values, 1 is ink.
-import { range, sum } from "./matrix.js";
+import { SIDE, clamp, range, sum } from "./matrix.js";
 
-export const SIDE = 28;
 const BOX = 20, PEN = 1.15, LARGEST = 8; // pixels: where the ink must fit, the pen's radius; how far a small drawing is enlarged
-const between = (low, v, high) => Math.min(Math.max(v, low), high);
 
 // Grey values (1 is ink) of lines, each a list of points [x, y] in pixels, under a soft round pen.
 export function rendered(lines) {
   const grey = new Float64Array(SIDE * SIDE), reach = PEN + 0.5;
-  const span = (a, b) => [Math.floor(between(0, Math.min(a, b) - reach, SIDE)), Math.ceil(between(0, Math.max(a, b) + reach, SIDE))];
+  const span = (a, b) => [Math.floor(clamp(Math.min(a, b) - reach, 0, SIDE)), Math.ceil(clamp(Math.max(a, b) + reach, 0, SIDE))];
   for (const line of lines) line.forEach(([bx, by], k) => {
     const [ax, ay] = line[Math.max(k - 1, 0)], dx = bx - ax, dy = by - ay, long = dx * dx + dy * dy || 1;
     const [[left, right], [top, bottom]] = [span(ax, bx), span(ay, by)];
     for (let row = top; row < bottom; row++) for (let column = left; column < right; column++) {
-      const x = column + 0.5 - ax, y = row + 0.5 - ay, t = between(0, (x * dx + y * dy) / long, 1), at = SIDE * row + column;
+      const x = column + 0.5 - ax, y = row + 0.5 - ay, t = clamp((x * dx + y * dy) / long, 0, 1), at = SIDE * row + column;
       grey[at] = Math.max(grey[at], Math.min(reach - Math.hypot(x - t * dx, y - t * dy), 1));
     }
   });

@@ -1,11 +1,18 @@
 // The numbers of a VAE with one hidden layer a side: encode, decode, the terms of its ELBO in nats.
 // A model is what `read` gives: tensors by the names that PyTorch gives them.
 
+export const SIDE = 28, PRIOR_95 = Math.sqrt(-2 * Math.log(0.05)); // of an image, in pixels; the radius that holds 95% of N(0, I) in the plane
+
 export const range = n => [...Array(n).keys()];
 export const sum = values => values.reduce((a, b) => a + b, 0);
+export const clamp = (v, low, high) => Math.min(high, Math.max(low, v));
 export const sigmoid = a => 1 / (1 + Math.exp(-a));
 export const softplus = a => Math.max(a, 0) + Math.log1p(Math.exp(-Math.abs(a)));
 export const relu = values => values.map(v => Math.max(v, 0));
+
+// The rows of a matrix, and the test digits of the map.
+export const rowsOf = ({ shape: [n, width], data }) => range(n).map(i => Float64Array.from(data.subarray(i * width, (i + 1) * width)));
+export const mapPoints = ({ mu, labels }) => rowsOf(mu).map(([a, b], i) => ({ label: labels.data[i], z: [a, b] }));
 
 // W x + b in double precision, without the terms that are zero: half of the hidden units, and most pixels.
 export function dense(model, layer, x) {
@@ -36,15 +43,5 @@ export const reconstruction = (logits, x) => sum(logits.map((a, i) => softplus(a
 // The KL divergence of each latent from N(0, 1).
 export const klOfEach = ({ mu, logVar }) => mu.map((m, i) => (m * m + Math.exp(logVar[i]) - 1 - logVar[i]) / 2);
 
-// Numbers between 0 and 1 that a seed decides (mulberry32), and normal ones of them (Box and Muller).
-export function uniforms(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-export function normals(n, random = Math.random) {
-  return Float64Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()));
-}
+// Standard normal numbers (Box and Muller).
+export const normals = n => Float64Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
