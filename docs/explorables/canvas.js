@@ -38,35 +38,49 @@ export function announcer() {
   return { node, say(text) { clearTimeout(timer); timer = setTimeout(() => { node.textContent = text; }, 400); } };
 }
 
+// The page's colours and its font: the same until the theme changes, and then every canvas is drawn again.
 const names = { text: "--color-foreground-primary", muted: "--color-foreground-muted", paper: "--color-background-primary",
-  rule: "--rule", tint: "--tint", indigo: "--indigo", orange: "--orange", green: "--green", purple: "--purple" };
-export function colours(node = document.body) {
-  const style = getComputedStyle(node);
-  return Object.fromEntries(Object.entries(names).map(([name, variable]) => [name, style.getPropertyValue(variable).trim()]));
+  rule: "--rule", tint: "--tint", indigo: "--indigo", orange: "--orange", green: "--green", purple: "--purple", sans: "--sans" };
+const drawn = [];
+let theme;
+function colours() {
+  if (!theme) {
+    const style = getComputedStyle(document.body);
+    theme = Object.fromEntries(Object.entries(names).map(([name, variable]) => [name, style.getPropertyValue(variable).trim()]));
+  }
+  return theme;
 }
+function forget() {
+  theme = null;
+  for (const redraw of drawn) redraw();
+}
+new MutationObserver(forget).observe(document.body, { attributes: true, attributeFilter: ["data-theme"] });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", forget);
 
 export const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+export const narrow = () => matchMedia("(max-width: 38em)").matches; // the stylesheet's one breakpoint
 
 // A canvas as wide as its place. `draw(context, { width, height, ...colours })` is called, once a frame at most, when `redraw` asks,
 // and when the size or the theme changes; it draws in CSS pixels. `height` is a number or a function of the width.
 export function canvas(height, draw, properties = {}) {
   const node = element("canvas", { className: "explorable-canvas", ...properties }), context = node.getContext("2d");
-  let waiting = false;
+  let waiting = false, width = 0, tall;
   const paint = () => {
     waiting = false;
-    const width = node.clientWidth, tall = typeof height === "function" ? height(width) : height, ratio = devicePixelRatio || 1;
     if (!width) return;
-    node.style.height = `${tall}px`;
+    const asked = typeof height === "function" ? height(width) : height, ratio = devicePixelRatio || 1, { sans, ...view } = colours();
+    if (tall !== asked) node.style.height = `${tall = asked}px`;
     if (node.width !== Math.round(width * ratio) || node.height !== Math.round(tall * ratio)) Object.assign(node, { width: Math.round(width * ratio), height: Math.round(tall * ratio) });
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, tall);
-    context.font = `13px ${getComputedStyle(document.body).getPropertyValue("--sans")}`;
-    draw(context, { width, height: tall, ...colours() });
+    context.save(); // nothing that one drawing sets is left for the next
+    context.font = `13px ${sans}`;
+    draw(context, { width, height: tall, ...view });
+    context.restore();
   };
   const redraw = () => { if (!waiting) { waiting = true; requestAnimationFrame(paint); } };
-  new ResizeObserver(redraw).observe(node);
-  new MutationObserver(redraw).observe(document.body, { attributes: true, attributeFilter: ["data-theme"] });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  new ResizeObserver(([{ contentRect }]) => { width = Math.round(contentRect.width); redraw(); }).observe(node);
+  drawn.push(redraw);
   return { node, redraw };
 }
 
@@ -74,9 +88,10 @@ export function canvas(height, draw, properties = {}) {
 export function dragged(node, move, up = () => {}) {
   const at = (event, first) => { const box = node.getBoundingClientRect(); move(event.clientX - box.left, event.clientY - box.top, event, first); };
   node.style.touchAction = "none";
-  node.addEventListener("pointerdown", event => { if (event.button === 0) { node.setPointerCapture(event.pointerId); at(event, true); } });
-  node.addEventListener("pointermove", event => { if (node.hasPointerCapture(event.pointerId)) at(event, false); });
-  for (const end of ["pointerup", "pointercancel"]) node.addEventListener(end, event => { if (node.hasPointerCapture(event.pointerId)) { node.releasePointerCapture(event.pointerId); up(event); } });
+  const on = (kind, act) => node.addEventListener(kind, event => { if (event.isPrimary) act(event); }); // a second finger is not meant
+  on("pointerdown", event => { if (event.button === 0) { node.setPointerCapture(event.pointerId); at(event, true); } });
+  on("pointermove", event => { if (node.hasPointerCapture(event.pointerId)) at(event, false); });
+  for (const end of ["pointerup", "pointercancel"]) on(end, event => { if (node.hasPointerCapture(event.pointerId)) { node.releasePointerCapture(event.pointerId); up(event); } });
 }
 
 // Arrow keys: `move(dx, dy, event)` in steps of -1, 0, 1 (up is -1).
@@ -136,9 +151,13 @@ export function rgb(colour) {
 const DIGITS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"];
 const linear = c => (c <= 10 ? c / 3295 : ((c / 255 + 0.055) / 1.055) ** 2.4);
 const light = colour => colour.reduce((sum, c, i) => sum + linear(c) * [0.2126, 0.7152, 0.0722][i], 0.05);
+const mixes = new Map();
 export function digitColours({ text, paper }) {
+  const theme = `${text} ${paper}`;
+  if (mixes.has(theme)) return mixes.get(theme);
   const [ink, ground] = [rgb(text), rgb(paper)];
   const told = colour => Math.max(light(colour) / light(ground), light(ground) / light(colour)) >= 3;
   const mixed = (colour, part) => { const made = colour.map((c, i) => Math.round(c + part * (ink[i] - c))); return part >= 1 || told(made) ? made : mixed(colour, part + 0.05); };
-  return DIGITS.map(colour => `rgb(${mixed(rgb(colour), 0)})`);
+  mixes.set(theme, DIGITS.map(colour => `rgb(${mixed(rgb(colour), 0)})`));
+  return mixes.get(theme);
 }

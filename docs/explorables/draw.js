@@ -1,12 +1,12 @@
 // Draw a digit: the encoder's posterior of it, five draws of z decoded, and the terms of the loss; by mnist-2d or mnist-fast.
-import { announcer, arrows, button, canvas, digitColours, dragged, element, picture } from "./canvas.js";
+import { announcer, arrows, button, canvas, digitColours, dragged, element, number, picture } from "./canvas.js";
 import { drawLatents, drawLoss, drawMap, drawPosterior, drawSamples } from "./draw-pictures.js";
 import { centred } from "./ink.js";
 import { read } from "./load.js";
-import { SIDE, decodeLogits, encode, klOfEach, normals, range, reconstruction, sample, sigmoid, sum } from "./matrix.js";
+import { SIDE, clamp, decodeLogits, encode, klOfEach, mapPoints, normals, range, reconstruction, rowsOf, sample, sigmoid, sum } from "./matrix.js";
 
 const NAMES = ["zeros", "ones", "twos", "threes", "fours", "fives", "sixes", "sevens", "eights", "nines"];
-const DRAWS = 5; // samples of z
+const APART = 0.5; // pixels between two points of a line
 
 // What there is to show of an image: q(z|x), a draw of z for each row of noise, its picture and -log p(x|z), the KL of each latent.
 export function look(encoder, decoder, x, noise) {
@@ -19,11 +19,10 @@ export function terms({ costs, kl }) {
   return { reconstruction: cost, kl: price, loss: cost + price };
 }
 
-// The digits of the map, and the class whose mean among them is nearest to z.
-export const onMap = ({ mu, labels }) => [...labels.data].map((label, i) => ({ label, z: [mu.data[2 * i], mu.data[2 * i + 1]] }));
-export function nearest(points, z) {
-  const mean = (digit, i) => { const of = points.filter(({ label }) => label === digit).map(point => point.z[i]); return sum(of) / of.length; };
-  const far = range(10).map(digit => Math.hypot(mean(digit, 0) - z[0], mean(digit, 1) - z[1]));
+// The mean of each class of the map's digits, and the class whose mean is nearest to z.
+export const classMeans = points => range(10).map(digit => [0, 1].map(i => { const of = points.filter(({ label }) => label === digit).map(({ z }) => z[i]); return sum(of) / of.length; }));
+export function nearestClass(means, z) {
+  const far = means.map(mean => Math.hypot(mean[0] - z[0], mean[1] - z[1]));
   return far.indexOf(Math.min(...far));
 }
 
@@ -34,31 +33,46 @@ const title = (...parts) => element("p", { className: "draw-title" }, ...parts);
 export async function mount(place, { data, figure }) {
   const name = figure.dataset.model ?? "mnist-2d", flat = name === "mnist-2d";
   const file = stem => read(`${data}${stem}.safetensors`);
-  const [start, digits, map] = await Promise.all([file(`draw-${name}`), file("digits"), flat ? file("map") : null]), points = flat ? onMap(map) : [];
-  const latents = start.mu.data.length, { data: labels } = digits.labels, average = start.facts.average;
-  const examples = range(10).map(digit => labels.indexOf(digit)).map(row => Float64Array.from(digits.images.data.subarray(row * SIDE * SIDE, (row + 1) * SIDE * SIDE), v => v / 255));
-  const rows = ({ shape: [n, width], data: values }) => range(n).map(i => Float64Array.from(values.subarray(i * width, (i + 1) * width)));
+  const [start, digits, map] = await Promise.all([file(`draw-${name}`), file("digits"), flat ? file("map") : null]);
+  const points = flat ? mapPoints(map) : [], means = flat ? classMeans(points) : [], latents = start.mu.data.length, { digit: known, average } = start.facts;
+  const images = rowsOf(digits.images).map(row => row.map(v => v / 255)), examples = range(10).map(digit => images[digits.labels.data.indexOf(digit)]);
 
-  // What is shown: a test digit or lines of the pen; until the weights are here, what the file says of the first digit.
-  let digit = start.facts.digit, lines = [], noise = rows(start.noise), model;
-  let shown = { x: examples[digit], q: { mu: start.mu.data, logVar: start.log_var.data }, costs: [...start.costs.data] };
-  shown = { ...shown, z: noise.map(e => sample(shown.q, e)), kl: klOfEach(shown.q), pictures: rows(start.pictures).map(row => row.map(v => v / 255)) };
+  // What is shown: a test digit or lines of the pen. Until the weights are here, nothing is known but what the file says of one digit.
+  let digit = known, lines = [], noise = rowsOf(start.noise), model, shown;
+  const q = { mu: start.mu.data, logVar: start.log_var.data };
+  const first = { x: examples[known], q, z: noise.map(e => sample(q, e)), kl: klOfEach(q), costs: [...start.costs.data], pictures: rowsOf(start.pictures).map(row => row.map(v => v / 255)) };
   const says = announcer(), values = {};
+  let waits, frame;
 
   function update(words) {
+    cancelAnimationFrame(frame);
     const x = digit === null ? centred(lines) : examples[digit];
-    shown = model ? look(...model, x, noise) : { ...shown, x };
+    shown = model ? look(...model, x, noise) : digit === known ? first : { x };
     for (const drawn of [pad, posterior, samples, loss]) drawn.redraw();
     buttons.forEach((button, i) => button.setAttribute("aria-pressed", i === digit));
-    const total = terms(shown);
-    for (const [key, node] of Object.entries(values)) node.textContent = total[key].toFixed(1);
-    const most = shown.kl.indexOf(Math.max(...shown.kl));
-    const where = flat ? `Nearest to the ${NAMES[nearest(points, shown.q.mu)]}.` : `Latent ${most + 1} pays most of the KL, ${shown.kl[most].toFixed(1)}.`;
-    says.say(words ?? (model ? `${where} Negative ELBO ${total.loss.toFixed(1)} nats, of which KL ${total.kl.toFixed(1)}.` : "The model is being fetched."));
+    const total = shown.q && terms(shown);
+    for (const [key, node] of Object.entries(values)) node.textContent = total ? number(total[key]) : "\u2026";
+    says.say(words ?? (model ? told(total) : waits));
+  }
+  function told({ loss, kl }) {
+    const cost = `negative ELBO ${number(loss)} nats, of which KL ${number(kl)}.`, most = shown.kl.indexOf(Math.max(...shown.kl));
+    if (digit === null && !lines.length) return `Nothing is drawn: ${cost}`;
+    return flat ? `Nearest to the ${NAMES[nearestClass(means, shown.q.mu)]}: ${cost}` : `Latent ${most + 1} pays most of the KL, ${number(shown.kl[most])}; ${cost}`;
+  }
+  function soon() { // at most once a frame, however fast the pointer is
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(() => update());
   }
 
   let asked;
   const fetched = () => asked ??= Promise.all([file(`${name}-encoder`), file(`${name}-decoder`)]).then(both => { model = both; update(); });
+  function touched() {
+    if (!asked) waits = "The model is being fetched.";
+    fetched().catch(() => {
+      asked = null;
+      says.say(waits = "The model could not be fetched: touch the figure again to try once more.");
+    });
+  }
 
   // The pen: a pointer, or the keys.
   const hint = element("span", { className: "draw-hint", text: "draw here", "aria-hidden": "true" });
@@ -67,7 +81,9 @@ export async function mount(place, { data, figure }) {
     if (digit !== null) [digit, lines] = [null, []];
     hint.hidden = true;
     if (first) lines.push([]);
-    lines.at(-1).push([pen.x, pen.y] = [x, y].map(v => Math.min(Math.max(v, 0), SIDE)));
+    [pen.x, pen.y] = [x, y].map(v => clamp(v, 0, SIDE));
+    const line = lines.at(-1), last = line.at(-1);
+    if (!last || Math.hypot(pen.x - last[0], pen.y - last[1]) >= APART) line.push([pen.x, pen.y]);
   }
   const pad = canvas(width => width, (c, { width, ...colours }) => {
     const unit = width / SIDE;
@@ -89,16 +105,18 @@ export async function mount(place, { data, figure }) {
     const unit = pad.node.clientWidth / SIDE;
     Object.assign(pen, { down: false, seen: false });
     ink(x / unit, y / unit, first);
-    update();
+    pad.redraw();
+    soon();
   });
   arrows(pad.node, (dx, dy) => {
-    const [x, y] = [pen.x + dx, pen.y + dy].map(v => Math.min(Math.max(v, 1), SIDE - 1));
+    const [x, y] = [pen.x + dx, pen.y + dy].map(v => clamp(v, 1, SIDE - 1));
     Object.assign(pen, { x, y, seen: true });
-    if (pen.down) ink(x, y);
-    update(pen.down ? undefined : `Pen lifted, at column ${Math.round(x)}, row ${Math.round(y)}.`);
+    if (pen.down) { ink(x, y); return update(); }
+    pad.redraw();
+    says.say(`Pen lifted, at column ${Math.round(x)}, row ${Math.round(y)}.`);
   });
   function show(example) { // a test digit, or null: an empty pad
-    [digit, lines, pen.down] = [example, [], false];
+    [digit, lines, pen.down, hint.hidden] = [example, [], false, example !== null];
     update();
   }
   pad.node.addEventListener("keydown", event => {
@@ -116,14 +134,14 @@ export async function mount(place, { data, figure }) {
     const drawn = canvas(width => width, (c, { width, ...colours }) => picture(c, pixels, SIDE, 0, 0, width, colours));
     return element("button", { type: "button", className: "draw-digit", "aria-label": `Test digit ${i}`, onclick: () => show(i) }, drawn.node);
   });
-  const height = width => (flat ? Math.min(Math.round(0.93 * width), 322) : 150), still = points.length ? [canvas(height, (c, view) => {
-    drawMap(c, view, shown, points);
+  const height = width => (flat ? Math.min(Math.round(0.93 * width), 322) : 150), ground = flat ? [canvas(height, (c, view) => {
+    drawMap(c, view, points);
     digitColours(view).forEach((colour, i) => buttons[i].style.setProperty("--class", colour));
   }, { "aria-hidden": "true" })] : [];
-  const posterior = canvas(height, (c, view) => (flat ? drawPosterior(c, view, shown, points) : drawLatents(c, view, shown)),
+  const posterior = canvas(height, (c, view) => (flat ? drawPosterior(c, view, shown, points) : drawLatents(c, view, shown, latents)),
     { role: "img", "aria-label": flat ? "The latent plane with a thousand test digits, and through a lens the ellipse of the posterior with five draws in it" : "Mean and standard deviation of each latent, five draws of it, and its KL" });
-  const samples = canvas(width => Math.floor((width - 40) / 6) + 20, (c, view) => drawSamples(c, view, shown), { role: "img", "aria-label": "The image in 28 times 28 pixels, and what five draws of z decode to, each above its reconstruction term" });
-  const loss = canvas(38, (c, view) => drawLoss(c, view, terms(shown), average), { role: "img", "aria-label": `The terms as a bar; an average test digit ends at ${average.toFixed(1)} nats` });
+  const samples = canvas(width => Math.floor((width - 40) / 6) + 20, (c, view) => drawSamples(c, view, shown, noise.length), { role: "img", "aria-label": "The image in 28 times 28 pixels, and what five draws of z decode to, each above its reconstruction term" });
+  const loss = canvas(38, (c, view) => drawLoss(c, view, shown.q && terms(shown), average), { role: "img", "aria-label": `The terms as a bar; an average test digit ends at ${number(average)} nats` });
   const again = button("Draw z again", () => { noise = noise.map(() => normals(latents)); update(); });
   const term = (key, words) => element("span", { className: `draw-term draw-${key}` }, values[key] = element("b"), element("span", { text: words }));
 
@@ -132,12 +150,13 @@ export async function mount(place, { data, figure }) {
     element("div", { className: "draw-pad" }, title(element("b", { text: "Draw a digit" }), button("Clear", () => show(null))),
       element("div", { className: "draw-layers" }, pad.node, hint),
       element("div", { className: "draw-digits", role: "group", "aria-label": "Ten test digits" }, ...buttons)),
-    element("div", { className: "draw-posterior" }, title(element("b", { text: flat ? "Its posterior, on the map of test digits" : `Its posterior: ${latents} means ± sd (band: the prior)` })), element("div", { className: "draw-layers" }, ...still.map(layer => layer.node), posterior.node)),
+    element("div", { className: "draw-posterior" }, title(element("b", { text: flat ? "Its posterior, on the map of test digits" : `Its posterior: ${latents} means ± sd (band: the prior)` })), element("div", { className: "draw-layers" }, ...ground.map(layer => layer.node), posterior.node)),
     element("div", { className: "draw-samples" }, title(element("b", { text: "Five draws of z, decoded" }), again), samples.node),
     element("div", { className: "draw-loss" }, title(element("b", { text: "The loss in nats, mean of the five draws" })),
       element("p", { className: "draw-terms" }, term("reconstruction", "reconstruction"), "+", term("kl", "KL"), "=", term("loss", "negative ELBO")), loss.node),
     says.node);
-  for (const kind of ["pointerover", "pointerdown", "focusin"]) place.addEventListener(kind, () => fetched().catch(() => says.say("The model could not be fetched.")), { once: true });
+  for (const kind of ["pointerdown", "focusin"]) place.addEventListener(kind, touched);
+  pad.node.addEventListener("pointerenter", touched);
   update("Draw, or take one of ten test digits: all of this follows.");
   if (flat) await fetched();
 }

@@ -7,10 +7,14 @@ async function begin(figure) {
   try {
     const { mount } = await import(`${here}${name}.js`);
     await mount(place, { data: `${here}data/`, figure });
-  } catch (error) { return console.warn(`The figure ${name} stays a picture: ${error.message}`); }
+  } catch (error) {
+    figure.classList.add("is-still");
+    return console.warn(`The figure ${name} stays a picture: ${error.message}`);
+  }
   figure.prepend(place); // out of sight until its canvases know their size and are drawn
   await new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)));
   figure.classList.add("is-alive");
+  figure.querySelectorAll(".explorable-static a").forEach(link => { link.tabIndex = -1; }); // nobody sees it
 }
 
 const near = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(({ target }) => {

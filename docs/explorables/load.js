@@ -6,8 +6,10 @@ export function parse(buffer) {
   const start = 8 + Number(new DataView(buffer).getBigUint64(0, true));
   const { __metadata__: texts = {}, ...entries } = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, start - 8)));
   const found = { facts: Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, JSON.parse(text)])) };
-  for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(entries))
+  for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(entries)) {
+    if (!(dtype in KINDS)) throw new Error(`${name} has the type ${dtype}, which no figure reads`);
     found[name] = { shape, data: new KINDS[dtype](buffer.slice(start + from, start + to)) };
+  }
   for (const name of Object.keys(found).filter(name => `${name}.scale` in found)) found[name] = restored(found[name], found[`${name}.scale`]);
   return found;
 }
