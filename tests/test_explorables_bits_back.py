@@ -4,22 +4,31 @@ import math
 import numpy as np
 import pytest
 
-from vae_nbdev import pretrained
+from vae_nbdev import explorables, pretrained
 from vae_nbdev.compression import Coder, Stack, Table, get, get_all, put, put_all
 from vae_nbdev.data import binarize, load_mnist
 
 pytestmark = pytest.mark.slow
 PAGE, FIGURE = "23_compression.html", "figure.explorable[data-name=bits-back]"
-IMAGES = 5
+IMAGES, MANY = 5, 200  # those of the page, walked symbol by symbol; those whose stack is compared in the middle
 PICTURE = "f => document.querySelector(f + ' canvas').toDataURL()"
 
-RUN = """async () => {
+RUN = """async file => {
   const { history, imageOf, priorTable } = await import("./ans.js"), { read } = await import("./load.js");
-  const data = await read("./data/bits-back.safetensors"), prior = priorTable();
+  const data = await read(`./${file}/bits-back.safetensors`), prior = priorTable();
   return { facts: data.facts, prior, images: data.facts.labels.map((_, i) => {
     const image = imageOf(data, i), { steps, x, packed, ends } = history(image, prior, data.facts.seeds);
     return { ...image, x, packed: packed.map(Number), ends, steps: steps.map(s => [`${s.head}`, s.words, s.borrowed, s.bits]) };
   }) };
+}"""
+
+
+MIDDLE = """async () => {
+  const { history, imageOf, priorTable } = await import("./ans.js"), data = await (await import("./load.js")).read("./many/bits-back.safetensors"), prior = priorTable();
+  return data.facts.labels.map((_, i) => {
+    const image = imageOf(data, i), { steps, x, packed, ends } = history(image, prior, data.facts.seeds), middle = steps[ends[2]], end = steps.at(-1);
+    return { words: packed.map(Number), head: `${middle.head}`, kept: middle.words, again: x.join() === image.pixels.join(), back: end.head === steps[0].head && end.bits === steps[0].bits };
+  });
 }"""
 
 
@@ -32,16 +41,36 @@ def coder():
 def images():
     import torch
     x, labels = load_mnist("test")
-    return binarize(x, generator=torch.Generator().manual_seed(0))[:IMAGES].flatten(1).long().numpy(), labels[:IMAGES].tolist()
+    return binarize(x, generator=torch.Generator().manual_seed(0))[:MANY].flatten(1).long().numpy(), labels[:MANY].tolist()
 
 
 @pytest.fixture(scope="module")
-def found(browser, base):
-    "What the figure computes, for all of its images."
+def page(browser, base):
     page = browser.new_page()
     page.goto(f"{base}_static/explorables/explorables.css")
-    yield page.evaluate(RUN)
+    yield page
     page.close()
+
+
+@pytest.fixture(scope="module")
+def found(page):
+    "What the figure computes, for all of its images."
+    return page.evaluate(RUN, "data")
+
+
+def test_200_stacks_in_the_middle_are_the_package_s(page, coder, images, tmp_path):
+    """A data file as the page's own, of more digits: what `compress` writes of each, and nothing is lost on the way back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explorables, "FILES", {"bits-back": lambda bits: explorables.bits_back(MANY)})
+        explorables.write_explorables(tmp_path)
+    page.route("**/many/*", lambda route: route.fulfill(path=tmp_path / "bits-back.safetensors"))
+    stacks = page.evaluate(MIDDLE)
+    assert len(stacks) == MANY
+    for k, ours in zip(images[0], stacks):
+        head = int(ours["head"])
+        words = np.array([*ours["words"], head % 2**32, head >> 32], np.uint32)
+        assert np.array_equal(words, put_all(coder, k[None], 1).all()) and ours["kept"] == len(words) - 2
+        assert ours["again"] and ours["back"]
 
 
 def part(table, j):
@@ -112,7 +141,7 @@ def test_the_sum_is_the_bound_s(found, coder, images, i):
 
 
 def test_tables_are_the_package_s(found, coder, images):
-    q = coder.posterior(images[0])
+    q = coder.posterior(images[0][:IMAGES])
     for i, image in enumerate(found["images"]):
         for j, table in enumerate(image["q"]):
             row, size = q.row[i, j], q.size[i, j]
@@ -120,8 +149,7 @@ def test_tables_are_the_package_s(found, coder, images):
     assert found["prior"]["below"] == coder.codes.below.tolist()
 
 
-def alive(opener, **options):
-    page = opener(**options)
+def alive(page):
     page.visit(PAGE)
     page.locator(FIGURE).scroll_into_view_if_needed()
     page.wait_for_selector(f"{FIGURE}.is-alive")
@@ -129,11 +157,12 @@ def alive(opener, **options):
 
 
 def test_buttons_slider_and_pointer_move_through_the_steps(opener, found):
-    page, figure = alive(opener)
+    page, figure = alive(opener())
     slider, press = figure.get_by_role("slider"), lambda name: figure.get_by_role("button", name=name, exact=True).click()
     lines = lambda: figure.locator(".bits-lines > :nth-child(even)").all_inner_texts()
     at = lambda i, s: f"{found['images'][i]['steps'][s][3] - found['images'][i]['steps'][0][3]:.1f}".replace("-", "−")
-    assert slider.input_value() == "0" and "waiting" in lines()[0]
+    enabled = lambda: [figure.get_by_role("button", name=name, exact=True).is_enabled() for name in ("Back", "Next", "Next move", "Play")]
+    assert slider.input_value() == "0" and "waiting" in lines()[0] and enabled() == [False, True, True, True]
     press("Next"), press("Next"), press("Back")
     assert slider.input_value() == "1" and lines()[0].startswith("z1 = ") and at(0, 1) in lines()[1]
     assert f"{int(found['images'][0]['steps'][1][0]):,}" in lines()[2]
@@ -148,16 +177,17 @@ def test_buttons_slider_and_pointer_move_through_the_steps(opener, found):
     assert 780 < int(slider.input_value()) <= 824
     slider.focus()
     page.keyboard.press("End")
-    assert slider.input_value() == "1648" and at(3, 1648) in lines()[1]
+    assert slider.input_value() == "1648" and at(3, 1648) in lines()[1] and enabled() == [True, False, False, True]
     page.wait_for_function(f"document.querySelector('{FIGURE} [role=status]').textContent.startsWith('Step 1648 of 1648')")
     assert "after step 1648" in canvas.get_attribute("aria-label")
+    press("Back"), press("Next move")
+    assert slider.input_value() == "1648"  # the end of the last move, not the start
 
 
 def test_with_the_keyboard_alone(opener):
-    page, figure = alive(opener)
+    page, figure = alive(opener())
     figure.get_by_role("button").first.focus()
-    for _ in range(6): page.keyboard.press("Tab")  # four other digits, then the slider, then Back
-    page.keyboard.press("Tab")
+    for _ in range(6): page.keyboard.press("Tab")  # four other digits, then the slider, then Next: there is no step back yet
     page.keyboard.press("Enter")
     assert figure.get_by_role("slider").input_value() == "1"
     page.keyboard.press("Shift+Tab"), page.keyboard.press("Shift+Tab")
@@ -166,19 +196,23 @@ def test_with_the_keyboard_alone(opener):
 
 
 def test_play_moves_where_motion_is_welcome(opener):
-    page, figure = alive(opener, reduced_motion="no-preference")
+    page = opener(reduced_motion="no-preference")
+    page.clock.install()
+    page, figure = alive(page)
+    slider = figure.get_by_role("slider")
     figure.get_by_role("button", name="Play").click()
-    page.wait_for_function(f"+document.querySelector('{FIGURE} input').value >= 3")
+    page.clock.run_for(500)
+    assert int(slider.input_value()) >= 3
     figure.get_by_role("button", name="Pause").click()
-    stood = figure.get_by_role("slider").input_value()
-    page.wait_for_timeout(250)
-    assert figure.get_by_role("slider").input_value() == stood and figure.get_by_role("button", name="Play").is_visible()
+    stood = slider.input_value()
+    page.clock.run_for(1000)
+    assert slider.input_value() == stood and figure.get_by_role("button", name="Play").is_visible()
 
 
 def test_on_a_phone_light_and_dark(opener):
-    page, figure = alive(opener, width=360)
+    page, figure = alive(opener(width=360))
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert all(b["height"] >= 32 for b in (node.bounding_box() for node in figure.get_by_role("button").all()))
+    assert all(b["height"] >= 32 and b["width"] >= 32 for b in (node.bounding_box() for node in figure.get_by_role("button").all()))
     light = page.evaluate(PICTURE, FIGURE)
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(f"([f, light]) => ({PICTURE})(f) !== light", arg=[FIGURE, light])

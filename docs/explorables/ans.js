@@ -1,5 +1,5 @@
 // The coder of vae_nbdev.compression with one lane, in the same whole numbers: tables, stack, and the steps of one image.
-import { range } from "./matrix.js";
+import { range, rowsOf } from "./matrix.js";
 
 export const WIDTH = 8, STEPS = 2 ** WIDTH, REACH = 16 * STEPS, ONE = 2 ** 24, WORD = 2n ** 32n;
 
@@ -54,8 +54,7 @@ export class Stack {
 
 // Image i of the data: its pixels, q(z|x), and p(x|z) of the code that comes off first.
 export function imageOf(data, i) {
-  const row = name => { const { shape: [, n], data: all } = data[name]; return [...all.slice(i * n, (i + 1) * n)]; };
-  const scales = row("scales"), coins = new Map(), coin = c => coins.get(c) ?? coins.set(c, coinTable(c)).get(c);
+  const row = name => [...rowsOf(data[name])[i]], scales = row("scales"), coins = new Map(), coin = c => coins.get(c) ?? coins.set(c, coinTable(c)).get(c);
   return { pixels: row("pixels"), q: row("first").map((first, j) => posteriorTable(scales[j], first)), coins: row("cells").map(coin) };
 }
 
