@@ -121,7 +121,7 @@ def test_a_slider_moves_a_code_along_its_direction_and_nowhere_else(ask, mu, fam
 
 def test_the_nearest_digit_and_the_typical_ones(ask):
     (points, labels), z = latent_map(), 2 * codes(2)
-    found = ask("const all = plane.digits(await file('data/map')); return [values.map(z => plane.nearest(all, z).z), matrix.range(10).map(k => plane.typical(all, k))];", z.tolist())
+    found = ask("const all = matrix.mapPoints(await file('data/map')); return [values.map(z => plane.nearest(all, z).z), matrix.range(10).map(k => plane.typical(all, k))];", z.tolist())
     torch.testing.assert_close(torch.tensor(found[0]), points[(z[:, None] - points).norm(dim=2).argmin(1)])
     for k, digits in enumerate(found[1]):
         there = torch.tensor([d["z"] for d in digits])
@@ -147,7 +147,7 @@ def mounted(window, *names):
     for name in names or ("axes", "plane"):
         window.locator(f"figure[data-name={name}]").scroll_into_view_if_needed()
         window.wait_for_selector(f"figure[data-name={name}].is-alive")
-    window.wait_for_timeout(100)  # a frame
+    window.wait_for_function("[...document.querySelectorAll('.is-alive canvas')].every(canvas => canvas.style.height)")  # drawn
     return window.locator(f"figure[data-name={(names or ('plane',))[-1]}]")
 
 
@@ -219,7 +219,7 @@ def test_the_plane_by_keyboard_alone(opener):
     assert reached == {"the point", "A", "B", *"0123456789", "range"}
     points, labels = latent_map()
     figure.get_by_role("button", name="B", exact=True).press("Enter")
-    for _ in range(2): figure.get_by_role("button", name=re.compile("^to a 4")).press("Enter")
+    for _ in range(2): figure.get_by_role("button", name=re.compile("^Move B to a 4")).press("Enter")
     window.wait_for_function("/^B = .* is a 4/.test(document.querySelector('[data-name=plane] .explorable-says').textContent)")
     there = torch.tensor(numbers(figure.locator("[aria-live=polite]").inner_text())[:2])
     assert (points[labels == 4] - there).norm(dim=1).min() < 0.01
@@ -229,17 +229,35 @@ def test_the_plane_by_keyboard_alone(opener):
     assert figure.locator("[aria-live=polite]").count() == 1
 
 
+def swipe(touch, *places):
+    "A finger that goes from place to place."
+    points = [[dict(zip("xy", place))] for place in places] + [[]]
+    for kind, at in zip(["touchStart", *["touchMove"] * (len(places) - 1), "touchEnd"], points):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+
+
 def test_a_finger_drags_the_point(opener):
     window = opener(width=360, has_touch=True, is_mobile=True)
     figure = mounted(window, "plane")
     figure.locator(".plane-top").scroll_into_view_if_needed()
     z = lambda: numbers(figure.locator(".plane-where").inner_text())
     touch, top = window.context.new_cdp_session(window), window.evaluate("scrollY")
-    at = lambda z: [dict(zip("xy", plane_pixels(figure, z)))]
-    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": at(z())})
-    for to in ([0.5, 0.0], [1.0, 1.0], [1.2, 1.5]): touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": at(to)})
-    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    swipe(touch, *(plane_pixels(figure, at) for at in (z(), [0.5, 0.0], [1.0, 1.0], [1.2, 1.5])))
     assert z() == pytest.approx([1.2, 1.5], abs=0.05) and window.evaluate("scrollY") == top
+
+
+def test_a_finger_beside_the_handles_scrolls_the_page_and_a_tap_moves_the_point(opener):
+    window = opener(width=360, has_touch=True, is_mobile=True)
+    figure = mounted(window, "plane")
+    figure.locator(".plane-top").scroll_into_view_if_needed()
+    z = lambda: numbers(figure.locator(".plane-where").inner_text())
+    window.touchscreen.tap(*plane_pixels(figure, [-2.0, 1.5]))
+    assert z() == pytest.approx([-2.0, 1.5], abs=0.05)
+    touch, start, top = window.context.new_cdp_session(window), z(), window.evaluate("scrollY")
+    x, y = plane_pixels(figure, [-2.5, 0.0])
+    swipe(touch, *((x, y - up) for up in range(0, 160, 15)))
+    window.wait_for_function("top => scrollY > top + 100", arg=top)
+    assert z() == start
 
 
 def test_the_axes_by_hand_and_by_keyboard(opener):
@@ -296,7 +314,7 @@ def test_what_is_fetched_and_when(opener, site, base):
     window, asked = opener(), []
     window.on("request", lambda r: asked.append(r.url.removeprefix(base)) if "/explorables/" in r.url else None)
     window.visit(PAGE)
-    window.wait_for_timeout(300)
+    window.wait_for_load_state("networkidle")
     assert sorted(Path(name).name for name in asked) == ["explorables.css", "explorables.js"]
     for name in ("axes", "plane"):
         window.locator(f"figure[data-name={name}]").scroll_into_view_if_needed()

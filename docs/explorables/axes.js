@@ -1,7 +1,7 @@
 // A code of 20 numbers, moved along the principal axes of the posterior means, or along single latents: what each of them draws.
-import { announcer, button, canvas, element, picture, slider } from "./canvas.js";
+import { announcer, button, canvas, element, number, picture, slider } from "./canvas.js";
 import { read } from "./load.js";
-import { decode, range, sum } from "./matrix.js";
+import { SIDE, decode, range, rowsOf, sum } from "./matrix.js";
 
 const SHOWN = 5, REACH = 4; // directions with a slider; as far as it goes, in standard deviations
 
@@ -11,7 +11,7 @@ export function directions(axes, family) {
   const n = axes.mean.data.length, total = sum([...axes.spread.data]);
   const made = (name, unit, variance) => ({ name, unit, std: Math.sqrt(variance), share: variance / total });
   const found = family === "axes"
-    ? range(n).map(k => made(`axis ${k + 1}`, [...axes.directions.data.subarray(k * n, (k + 1) * n)], axes.std.data[k] ** 2))
+    ? rowsOf(axes.directions).map((row, k) => made(`axis ${k + 1}`, [...row], axes.std.data[k] ** 2))
     : range(n).map(j => made(`latent ${j + 1}`, range(n).map(i => +(i === j)), axes.spread.data[j]));
   return found.sort((a, b) => b.share - a.share);
 }
@@ -26,16 +26,16 @@ export function moved(axes, z, direction, to) {
 // The ink that another picture has elsewhere, as a share of the ink of the first.
 export const inkMoved = (from, to) => sum([...from].map((v, i) => Math.abs(v - to[i]))) / 2 / sum([...from]);
 
-const signed = v => `${v < 0 ? "\u2212" : "+"}${Math.abs(v).toFixed(1)} sd`;
-const percent = share => `${(100 * share).toFixed(1)}%`;
+const signed = v => `${+v.toFixed(1) > 0 ? "+" : ""}${number(v)} sd`;
+const percent = share => `${number(100 * share)}%`;
 
 export async function mount(place, { data }) {
   const [model, axes] = await Promise.all(["mnist-fast-decoder", "axes"].map(name => read(`${data}${name}.safetensors`)));
   const families = { axes: directions(axes, "axes"), latents: directions(axes, "latents") };
-  const codes = range(10).map(k => [...axes.codes.data.subarray(40 * k, 40 * k + 20)]); // the first of two of each class
+  const examples = rowsOf(axes.codes), codes = range(10).map(k => examples[k * examples.length / 10]); // the first of each class
   let digit = 3, z = codes[digit], family = "axes", chosen = 0, sliders = [];
 
-  const square = (code, properties) => canvas(width => width, (context, { width, ...ink }) => picture(context, decode(model, code()), 28, 0, 0, width, ink), properties);
+  const square = (code, properties) => canvas(width => width, (context, { width, ...ink }) => picture(context, decode(model, code()), SIDE, 0, 0, width, ink), properties);
   const image = square(() => z, { role: "img", "aria-label": "The decoder\u2019s picture of the code" });
   const bars = canvas(110, drawBars, { role: "img" });
   const says = announcer(), list = element("div");

@@ -1,8 +1,7 @@
 // A normal law over z that a hand moves: its curve, the two points by which it is held, and the keys that do the same.
-import { arrows, dragged, element } from "./canvas.js";
+import { arrows, dot, dragged, element, line, number } from "./canvas.js";
 
 export const density = (z, mu, std) => Math.exp(-0.5 * ((z - mu) / std) ** 2) / (std * Math.sqrt(2 * Math.PI));
-export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 // A part of a canvas and its two scales: numbers from `low` to `high` upwards, z from `from` to `to`.
 export const frame = ({ left, right, top, bottom, from, to, low = 0, high }) => ({
@@ -28,27 +27,11 @@ export function curve(context, f, { left, right, bottom, y, z }, colour, { width
   context.globalAlpha = 1;
 }
 
-export function line(context, x0, y0, x1, y1, colour, width = 1) {
-  Object.assign(context, { strokeStyle: colour, lineWidth: width });
-  context.beginPath();
-  context.moveTo(x0, y0);
-  context.lineTo(x1, y1);
-  context.stroke();
-}
-
-export function dot(context, x, y, radius, colour, ring) {
-  context.beginPath();
-  context.arc(x, y, radius, 0, 7);
-  context.fillStyle = colour;
-  context.fill();
-  if (ring) Object.assign(context, { strokeStyle: ring, lineWidth: 2 }) && context.stroke();
-}
-
 // A scale below a frame, with its name at the right end.
-export function scale(context, { left, right, bottom, x }, numbers, name, { muted, rule }) {
-  line(context, left, bottom + 0.5, right, bottom + 0.5, rule);
+export function scale(context, { left, right, bottom, x }, ticks, name, { muted, rule }) {
+  line(context, [[left, bottom + 0.5], [right, bottom + 0.5]], { colour: rule });
   Object.assign(context, { fillStyle: muted, textAlign: "center", textBaseline: "top" });
-  for (const number of numbers) context.fillText(`${number}`.replace("-", "−"), x(number), bottom + 6);
+  for (const tick of ticks) context.fillText(number(tick, 0), x(tick), bottom + 6);
   context.textAlign = "right";
   context.fillText(name, right, bottom + 6);
 }
@@ -60,9 +43,9 @@ export const legend = (...entries) => element("p", { className: "explorable-lege
 // The points that hold q: at its top for the mean, at one standard deviation for the width.
 export function handles(context, { mu, std }, { x, y }, colour, paper) {
   const side = y(density(std, 0, std));
-  line(context, x(mu), side, x(mu + std), side, colour, 1.5);
-  dot(context, x(mu), y(density(0, 0, std)), 8, colour, paper);
-  dot(context, x(mu + std), side, 7, paper, colour);
+  line(context, [[x(mu), side], [x(mu + std), side]], { colour, width: 1.5 });
+  dot(context, x(mu), y(density(0, 0, std)), 8, { colour, ring: paper });
+  dot(context, x(mu + std), side, 7, { colour: paper, ring: colour });
 }
 
 // Pointer and arrow keys move q: `change(mu, std)`. `frameAt(x, y)` is the frame of density below a point. Not by its width, q is moved from

@@ -1,8 +1,8 @@
 // The bound where log p(x) is known: q(z|x) of a linear decoder with one cause, held by hand. Chapter 2.
-import { announcer, button, canvas, element, slider, still } from "./canvas.js";
-import { clamp, curve, density, frame, handles, held, legend, scale } from "./bell.js";
+import { announcer, button, canvas, element, number, slider, still } from "./canvas.js";
+import { curve, density, frame, handles, held, legend, scale } from "./bell.js";
 import { read } from "./load.js";
-import { sum } from "./matrix.js";
+import { clamp, rowsOf, sum } from "./matrix.js";
 
 // KL(N(m0, s0^2) || N(m1, s1^2)), Eq. (2.14) in one dimension.
 export const klNormals = (m0, s0, m1, s1) => ((s0 / s1) ** 2 + ((m1 - m0) / s1) ** 2 - 1) / 2 + Math.log(s1 / s0);
@@ -23,15 +23,13 @@ export function terms({ W: { data: W }, b: { data: b }, sigma: { data: [sigma] }
 }
 
 const LOW = -20, MU = [-2.5, 2.5], STD = [0.25, 1.4]; // nats at the left end of the bars; how far q goes
-const words = value => value.toFixed(2).replace("-", "−");
 const ROWS = [["evidence", "log p(x)", "--color-foreground-primary"], ["elbo", "ELBO", "--indigo"], ["gap", "+ gap, KL to the posterior", "--orange"],
-  ["reconstruction", "reconstruction", "--green"], ["kl", "− KL to the prior", "--purple"]];
+  ["reconstruction", "reconstruction, E log p(x|z)", "--green"], ["kl", "− KL to the prior", "--purple"]];
 
 export const frameOf = width => frame({ left: 8, right: width - 8, top: 12, bottom: 170, from: -4, to: 4, high: 1.7 });
 
 export async function mount(place, { data }) {
-  const file = await read(`${data}bound.safetensors`), [count, D] = file.x.shape;
-  const observed = [...Array(count).keys()].map(n => file.x.data.slice(n * D, (n + 1) * D));
+  const file = await read(`${data}bound.safetensors`), observed = rowsOf(file.x);
   const q = { mu: -0.6, std: 0.6 };
   let x = observed[0], now;
 
@@ -41,7 +39,7 @@ export async function mount(place, { data }) {
     return { name, bar, value, node: element("div", properties, element("span", { text: label }), track(bar), value) };
   });
   const at = nats => 100 * clamp(1 - nats / LOW, 0, 1);
-  const ticks = [-15, -10, -5, 0].map(n => element("small", { text: n ? `−${-n}` : "0 nats", style: `left: ${at(n)}%` }));
+  const ticks = [-15, -10, -5, 0].map(n => element("small", { text: n ? number(n, 0) : "0 nats", style: `left: ${at(n)}%` }));
   const below = element("div", { className: "bound-row bound-scale", "aria-hidden": "true" }, element("span"), track(...ticks), element("b"));
   const bars = element("div", { className: "bound-bars" }, ...rows.map(row => row.node), below);
 
@@ -56,9 +54,9 @@ export async function mount(place, { data }) {
   held(picture.node, () => frameOf(picture.node.clientWidth), () => q, move);
 
   const [mean, width] = [["Mean of q", MU, "mu"], ["Width of q", STD, "std"]].map(([label, [min, max], name]) =>
-    slider(label, { min, max, step: 0.01, value: q[name], show: words, change: value => move(name === "mu" ? value : q.mu, name === "std" ? value : q.std) }));
+    slider(label, { min, max, step: 0.01, value: q[name], show: v => number(v, 2), change: value => move(name === "mu" ? value : q.mu, name === "std" ? value : q.std) }));
   const select = element("select", { className: "explorable-select", onchange: () => { x = observed[select.value]; move(q.mu, q.std); } },
-    ...observed.map((x, n) => element("option", { value: n, text: `(${Array.from(x, v => v.toFixed(1).replace("-", "−")).join(", ")})` })));
+    ...observed.map((x, n) => element("option", { value: n, text: `(${Array.from(x, v => number(v)).join(", ")})` })));
   const says = announcer();
 
   function set(mu, std) {
@@ -72,10 +70,10 @@ export async function mount(place, { data }) {
       const left = at(from[name]);
       Object.assign(bar.style, { left: `${left}%`, width: `${at(to[name] ?? 0) - left}%` });
       bar.classList.toggle("is-cut", from[name] < LOW);
-      value.textContent = words(shown[name]);
+      value.textContent = number(shown[name], 2);
     }
     bars.style.setProperty("--evidence", `${at(now.evidence)}%`);
-    says.say(`ELBO ${words(elbo)} + gap ${words(shown.gap)} = log p(x) ${words(evidence)}`);
+    says.say(`ELBO ${number(elbo, 2)} + gap ${number(shown.gap, 2)} = log p(x) ${number(evidence, 2)} nats`);
     picture.redraw();
   }
 

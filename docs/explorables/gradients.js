@@ -1,8 +1,8 @@
 // Two estimators of one gradient, from the same noise: mu and sigma are moved by hand. Chapter 3.
-import { announcer, button, canvas, element, slider } from "./canvas.js";
-import { clamp, curve, density, dot, frame, handles, held, legend, line, scale } from "./bell.js";
+import { announcer, button, canvas, dot, element, line, number, slider } from "./canvas.js";
+import { curve, density, frame, handles, held, legend, scale } from "./bell.js";
 import { read } from "./load.js";
-import { normals, range, sum } from "./matrix.js";
+import { clamp, normals, range, sum } from "./matrix.js";
 
 export const f = (z, constant = 0) => z * Math.sin(z) + constant;
 export const slope = z => Math.sin(z) + z * Math.cos(z);
@@ -28,16 +28,20 @@ export function moments(values) {
   return { mean, std: Math.sqrt(sum(values.map(v => (v - mean) ** 2)) / (values.length - 1)) };
 }
 
-const MU = [-2, 2], STD = [0.3, 1], COUNTS = [5, 10, 20, 50, 100, 200, 500], ARROWS = 20, FAR = 10; // FAR: where the scatter's scale ends
+// How far a scale goes that shows all values: 10, 20, 40, ...
+export const reach = values => 10 * 2 ** Math.max(0, Math.ceil(Math.log2(Math.max(...values.map(Math.abs)) / 10)));
+
+const MU = [-2, 2], STD = [0.3, 1], COUNTS = [5, 10, 20, 50, 100, 200, 500], ARROWS = 20;
 const ESTIMATORS = [["pathwise", "pathwise", "indigo", "asks for the slope of f"], ["score", "score function", "orange", "asks for the height of f"]];
 const PARAMETERS = { mu: "μ", logVar: "log σ²" };
-const words = value => value.toFixed(2).replace("-", "−");
+const MEANING = { mu: "arrow: the step that a draw asks for", logVar: "arrow outwards: a draw asks for a wider q" };
+const words = value => number(value, 2);
 const jitter = range(500).map(i => (i * 0.618) % 1); // heights of the dots, evenly spread
 
 function arrow(context, x, y, length, colour, width) {
-  const head = Math.min(2 * width + 2, Math.abs(length)) * Math.sign(length);
-  line(context, x, y, x + length, y, colour, width);
-  for (const side of [-0.6, 0.6]) line(context, x + length, y, x + length - head, y + side * head, colour, width);
+  const head = Math.min(2 * width + 2, Math.abs(length)) * Math.sign(length), tip = [x + length, y], back = x + length - head;
+  line(context, [[x, y], tip], { colour, width });
+  line(context, [[back, y - 0.6 * head], tip, [back, y + 0.6 * head]], { colour, width });
 }
 
 export async function mount(place, { data }) {
@@ -65,9 +69,11 @@ export async function mount(place, { data }) {
     curve(context, z => density(z, q.mu, q.std), bell, green, { width: 1.5, fill: 0.14 });
     curve(context, z => f(z, constant), where, muted, { width: 1.5 });
     const { z } = now.all, steps = now.all[name][by], height = i => where.y(f(z[i], constant));
-    for (let i = 0; i < Math.min(count, ARROWS); i++) arrow(context, where.x(z[i]), height(i), -steps[i] * step, colours[colour], 1.5);
-    for (let i = 0; i < Math.min(count, ARROWS); i++) dot(context, where.x(z[i]), height(i), 2.5, text);
-    arrow(context, where.x(q.mu), bell.y(density(0, 0, q.std)) - 15, -now.exact[by] * step, text, 3);
+    // Downhill: to where a draw would take the mean, or, away from the mean, the width.
+    const outwards = i => (by === "mu" ? 1 : Math.sign(z[i] - q.mu)), from = by === "mu" ? 0 : q.std;
+    for (let i = 0; i < Math.min(count, ARROWS); i++) arrow(context, where.x(z[i]), height(i), -outwards(i) * steps[i] * step, colours[colour], 1.5);
+    for (let i = 0; i < Math.min(count, ARROWS); i++) dot(context, where.x(z[i]), height(i), 2.5, { colour: text });
+    arrow(context, where.x(q.mu + from), bell.y(density(from, 0, q.std)) - 15, -now.exact[by] * step, text, 3);
     handles(context, q, bell, green, paper);
     context.restore();
   }), { role: "application", "aria-label": "q under f(z): arrow keys to the left and right move its mean, up and down its width" });
@@ -76,19 +82,22 @@ export async function mount(place, { data }) {
     return bellOf((wide(width) ? x > width / 2 : y > tallOf(width)) ? second : first);
   }, () => q, set);
 
-  const scatter = canvas(150, (context, { width, text, muted, rule, ...colours }) => {
-    const where = frame({ left: 6, right: width - 6, top: 0, bottom: 126, from: -FAR, to: FAR, high: 1 });
-    scale(context, where, [-8, -4, 0, 4, 8], "", { muted, rule });
+  const scatter = canvas(166, (context, { width, text, muted, rule, ...colours }) => {
+    const far = reach(ESTIMATORS.flatMap(([name]) => [...now.all[name][by]]));
+    const where = frame({ left: 6, right: width - 6, top: 0, bottom: 126, from: -far, to: far, high: 1 });
+    scale(context, where, [-0.8, -0.4, 0, 0.4, 0.8].map(share => share * far), "", { muted, rule });
+    context.textAlign = "center";
+    context.fillText("gradient of one draw", where.x(0), 148);
     ESTIMATORS.forEach(([name, label, colour], k) => {
       const top = 63 * k, { mean, std } = now.moments[name], tint = colours[colour];
       Object.assign(context, { fillStyle: tint, textAlign: "left", textBaseline: "top", globalAlpha: 1 });
-      context.fillText(`${label}: mean ${words(mean)}, std ${words(std)}`, 0, top + 2);
+      context.fillText(`${label}: mean ${words(mean)}, std of a draw ${words(std)}`, 0, top + 2);
       context.globalAlpha = clamp(8 / Math.sqrt(count), 0.3, 0.8);
-      now.all[name][by].slice(0, count).forEach((g, i) => dot(context, where.x(clamp(g, -FAR, FAR)), top + 23 + 24 * jitter[i], 2, tint));
+      now.all[name][by].forEach((g, i) => dot(context, where.x(g), top + 23 + 24 * jitter[i], 2, { colour: tint }));
       context.globalAlpha = 1;
-      line(context, where.x(clamp(mean - std, -FAR, FAR)), top + 54, where.x(clamp(mean + std, -FAR, FAR)), top + 54, tint, 3);
-      dot(context, where.x(clamp(mean, -FAR, FAR)), top + 54, 5, tint);
-      line(context, where.x(now.exact[by]), top + 20, where.x(now.exact[by]), top + 62, text, 1.5);
+      line(context, [mean - std, mean + std].map(g => [where.x(g), top + 54]), { colour: tint, width: 3 });
+      dot(context, where.x(mean), top + 54, 5, { colour: tint });
+      line(context, [20, 62].map(y => [where.x(now.exact[by]), top + y]), { colour: text, width: 1.5 });
     });
   }, { role: "img" });
 
@@ -110,18 +119,18 @@ export async function mount(place, { data }) {
     const all = estimates(noise.slice(0, count), q.mu, q.std, constant);
     now = { all, exact: exact(q.mu, q.std), moments: Object.fromEntries(ESTIMATORS.map(([name]) => [name, moments(all[name][by])])) };
     choices.forEach((choice, k) => choice.setAttribute("aria-pressed", by === Object.keys(PARAMETERS)[k]));
-    const { pathwise, score } = now.moments, say = ({ mean, std }) => `${words(mean)} ± ${words(std)}`;
-    const told = `Gradient by ${PARAMETERS[by]}: exactly ${words(now.exact[by])}; pathwise ${say(pathwise)}, score function ${say(score)}.`;
+    meaning.textContent = MEANING[by];
+    const { pathwise, score } = now.moments, say = ({ mean, std }) => `mean ${words(mean)}, std of a draw ${words(std)}`;
+    const told = `Gradient by ${PARAMETERS[by]}: exactly ${words(now.exact[by])}; pathwise: ${say(pathwise)}; score function: ${say(score)}.`;
     scatter.node.setAttribute("aria-label", told);
     says.say(told);
     picture.redraw();
     scatter.redraw();
   }
 
-  place.append(
-    legend(["q(z): drag it", "--green"], ["f = z sin z + constant", "--color-foreground-muted"], ["exact", "--color-foreground-primary"],
-      ["arrow: the step that a draw asks for"]),
-    picture.node, scatter.node, element("div", { className: "explorable-pair" }, mean.node, width.node, added.node, draws.node),
+  const key = legend(["q(z): drag it", "--green"], ["f = z sin z + constant", "--color-foreground-muted"], ["exact", "--color-foreground-primary"], [MEANING[by]]);
+  const meaning = key.lastChild;
+  place.append(key, picture.node, scatter.node, element("div", { className: "explorable-pair" }, mean.node, width.node, added.node, draws.node),
     element("div", { className: "explorable-row" }, button("New noise ε", () => { noise = normals(noise.length); update(); }),
       element("span", { className: "explorable-choice" }, element("span", { text: "Gradient" }), ...choices)),
     says.node);
