@@ -195,7 +195,7 @@ def test_a_dragged_point_has_its_own_picture(opener):
     x, y = plane_pixels(figure, points[alone].tolist())
     window.mouse.click(x + 3, y - 3)
     place, says = points[alone].tolist(), figure.locator("[aria-live=polite]")
-    window.wait_for_function(f"document.querySelector('[data-name=plane] .explorable-says').textContent.includes('is a {labels[alone]}.')")
+    window.wait_for_function(f"document.querySelector('[data-name=plane] .explorable-says').textContent.includes(' {labels[alone]}.')")
     assert numbers(says.inner_text())[:2] == pytest.approx(place, abs=0.006) and strip() != walk
     assert z() == pytest.approx([1.5, -1.0], abs=0.03)
     # and a press on the strip takes the point back to the line

@@ -1,5 +1,5 @@
 // A code of 20 numbers, moved along the principal axes of the posterior means, or along single latents: what each of them draws.
-import { announcer, button, canvas, element, number, picture, slider } from "./canvas.js";
+import { aDigit, announcer, button, canvas, element, number, picture, slider } from "./canvas.js";
 import { read } from "./load.js";
 import { SIDE, decode, range, rowsOf, sum } from "./matrix.js";
 
@@ -39,7 +39,7 @@ export async function mount(place, { data }) {
   const image = square(() => z, { role: "img", "aria-label": "The decoder\u2019s picture of the code" });
   const bars = canvas(110, drawBars, { role: "img" });
   const says = announcer(), list = element("div");
-  const starts = codes.map((code, k) => element("button", { type: "button", className: "axes-start", "aria-label": `Start from a ${k}`, onclick: () => { digit = k; back(); } },
+  const starts = codes.map((code, k) => element("button", { type: "button", className: "axes-start", "aria-label": `Start from ${aDigit(k)}`, onclick: () => { digit = k; back(); } },
     square(() => code).node));
   const toggles = Object.entries({ axes: "principal axes", latents: "single latents" }).map(([name, text]) => button(text, () => { family = name; chosen = 0; rows(); }));
 

@@ -57,6 +57,7 @@ function forget() {
 new MutationObserver(forget).observe(document.body, { attributes: true, attributeFilter: ["data-theme"] });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", forget);
 
+export const aDigit = digit => (digit === 8 ? "an 8" : `a ${digit}`);
 export const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 export const narrow = () => matchMedia("(max-width: 38em)").matches; // the stylesheet's one breakpoint
 

@@ -1,5 +1,5 @@
 // The latent plane of the model with two dimensions: a point in the hand, the decoder's picture of it, and a walk from digit to digit.
-import { announcer, arrows, button, canvas, digitColours, dot, dragged, element, line, number, picture, slider } from "./canvas.js";
+import { aDigit, announcer, arrows, button, canvas, digitColours, dot, dragged, element, line, number, picture, slider } from "./canvas.js";
 import { read } from "./load.js";
 import { PRIOR_95, SIDE, clamp, decode, mapPoints, range } from "./matrix.js";
 
@@ -79,7 +79,7 @@ export async function mount(place, { data }) {
   function choose(name) {
     hand = name;
     ["point", "A", "B"].forEach((key, i) => hands[i].setAttribute("aria-pressed", key === hand));
-    chips.forEach((chip, k) => chip.setAttribute("aria-label", `Move ${hand === "point" ? "the point" : hand} to a ${k}, another one at each press`));
+    chips.forEach((chip, k) => chip.setAttribute("aria-label", `Move ${hand === "point" ? "the point" : hand} to ${aDigit(k)}, another one at each press`));
     top.redraw();
   }
   function put(name, z) {
@@ -97,7 +97,7 @@ export async function mount(place, { data }) {
   function show(name) {
     for (const layer of name === "point" ? [top, image] : [top, image, strip]) layer.redraw();
     where.textContent = `z = ${pair(at.point)}`;
-    says.say(`${name === "point" ? "z" : name} = ${pair(at[name])}: the nearest test digit is a ${nearest(all, at[name]).label}.`);
+    says.say(`${name === "point" ? "z" : name} = ${pair(at[name])}: the nearest test digit is ${aDigit(nearest(all, at[name]).label)}.`);
   }
 
   // A handle is dragged from where it was taken. A press elsewhere brings what is chosen there, A and B onto the digit that is meant;
