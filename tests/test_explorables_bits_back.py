@@ -209,6 +209,21 @@ def test_play_moves_where_motion_is_welcome(opener):
     assert slider.input_value() == stood and figure.get_by_role("button", name="Play").is_visible()
 
 
+WRITTEN = """window.written = [];
+const write = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (words, ...at) { written.push(words); return write.call(this, words, ...at); };"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axis_and_lines_say_what_they_count(opener, width):
+    (page := opener(width=width)).add_init_script(WRITTEN)
+    page, figure = alive(page)
+    assert {"bits", "negative ELBO", "stack", "image x", "code z"} <= {*page.evaluate("written")}
+    assert figure.locator(".bits-lines > :nth-child(odd)").all_inner_texts() == ["Step", "Growth", "Stack"]
+    chip, canvas = figure.get_by_role("button").first.bounding_box(), figure.locator("canvas").bounding_box()
+    assert canvas["y"] >= chip["y"] + chip["height"] + 8  # they do not touch
+
+
 def test_on_a_phone_light_and_dark(opener):
     page, figure = alive(opener(width=360))
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

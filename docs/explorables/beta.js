@@ -107,7 +107,7 @@ export async function mount(place, { data }) {
   }, { role: "img" });
 
   place.append(bar.node, element("div", { className: "beta-both" }, curve.node, rows.node), says);
-  for (const sign of ["pointerenter", "focusin"]) place.addEventListener(sign, () => betas.forEach((_, i) => drawn(i).catch(() => {})), { once: true });
+  for (const sign of ["pointerenter", "focusin"]) place.addEventListener(sign, () => betas.forEach((_, i) => drawn(i)), { once: true });
   await drawn(now); // without it the picture of the page stays
   go(now);
 }
