@@ -189,8 +189,7 @@ def test_a_model_that_cannot_be_fetched_is_missed_and_asked_for_again(browser, b
     page.locator(FIGURE).get_by_role("slider").focus()
     for key in ("Home", "ArrowRight"):
         page.keyboard.press(key)
-        says(page, "β 30: " if key == "Home" else "β 10: ")
-        says(page, "The model could not be fetched.")
+        says(page, f"β {30 if key == 'Home' else 10}: the model could not be fetched.")
         assert page.evaluate(INK, FIGURE)[1:] == [0, 0]
     page.unroute_all()
     for key in ("Home", "ArrowRight"):

@@ -37,11 +37,11 @@ export async function mount(place, { data }) {
     const price = sums[i] - sums[best], words = `β ${betas[i]}: rate ${number(rates[i])} and distortion ${number(distortions[i])} are ${number(sums[i])} nats`;
     const sentence = `${words}, ${price < 0.05 ? "the lowest sum" : `${number(price)} more than at β ${betas[best]}`}.`;
     curve.node.setAttribute("aria-label", `Distortion over rate of ${betas.length} models; the chosen one is ${words}.`);
-    say(`${sentence} Its model is being fetched.`); // spoken if it takes a while
-    const [pictures, more] = await drawn(i).then(found => [found, ""], () => [undefined, " The model could not be fetched."]);
+    say(`β ${betas[i]}: its model is being fetched.`); // spoken if it takes a while
+    const pictures = await drawn(i).catch(() => {});
     if (now !== i) return;
     show(pictures);
-    say(sentence + more);
+    say(pictures ? sentence : `β ${betas[i]}: the model could not be fetched.`);
   }
 
   const { node: says, say } = announcer();
