@@ -1,7 +1,7 @@
 // Bits back, push by push: the coder's stack while one image goes onto it, and comes off again.
 import { history, imageOf, priorTable, STEPS } from "./ans.js";
 import { MOVES, drawCode, drawHeights, drawImage, drawStack, layout } from "./bits-pictures.js";
-import { announcer, button, canvas, element, number, slider, still } from "./canvas.js";
+import { announcer, button, canvas, element, narrow, number, slider, still } from "./canvas.js";
 import { read } from "./load.js";
 import { clamp } from "./matrix.js";
 
@@ -20,7 +20,7 @@ export async function mount(place, { data }) {
   const back = button("Back", () => go(step - 1)), next = button("Next", () => go(step + 1)), nextMove = button("Next move", () => go(nextEnd()));
   const play = button("Play", () => (playing ? stop() : start()));
   const choices = labels.map((label, i) => Object.assign(button(label, () => choose(i)), { ariaLabel: `Digit ${label}` }));
-  const view = canvas(width => (width < 540 ? 430 : 300), (context, size) => {
+  const view = canvas(() => (narrow() ? 430 : 300), (context, size) => {
     where = layout(size, run, step, elbo[which]);
     drawImage(context, size, where, run);
     drawCode(context, size, where, run);

@@ -1,6 +1,6 @@
 // The pictures of bits back: image and code, in hand or on the stack; the height of the stack over the steps; the stack itself.
 import { STEPS } from "./ans.js";
-import { dot, line, number } from "./canvas.js";
+import { dot, line, narrow, number } from "./canvas.js";
 import { SIDE, clamp, range } from "./matrix.js";
 
 // What each of the six moves does, and by which probabilities: there, then back.
@@ -14,15 +14,15 @@ function along(from, to, x) {
 
 // Where everything stands in a canvas of this size. A step of the way back stands where the way there had the same stack.
 export function layout({ width, height }, { steps, ends }, step, elbo) {
-  const narrow = width < 540, pixel = narrow ? 5 : 7, side = SIDE * pixel;
+  const small = narrow(), pixel = small ? 5 : 7, side = SIDE * pixel;
   const beside = { left: side + 20, top: 22, columns: 5, wide: (width - side - 20) / 5, tall: 33 };
   const below = { left: 0, top: side + 46, columns: 10, wide: side / 10, tall: 25 };
-  const left = narrow ? 38 : side + 66, right = width - 62, top = narrow ? 228 : 42, bottom = height - 8;
+  const left = small ? 38 : side + 66, right = width - 62, top = small ? 228 : 42, bottom = height - 8;
   const half = ends[2], back = step > half, there = s => (s > half ? 2 * half - s : s);
   const heights = steps.slice(0, half + 1).map(s => s.bits), low = Math.min(...heights) - 72, high = Math.max(elbo, ...heights) + 32;
-  const starts = [0, ...ends.slice(0, 3)], marks = (narrow ? [0, 0.27, 0.73, 1] : [0, 0.22, 0.78, 1]).map(share => left + share * (right - left));
+  const starts = [0, ...ends.slice(0, 3)], marks = (small ? [0, 0.27, 0.73, 1] : [0, 0.22, 0.78, 1]).map(share => left + share * (right - left));
   return {
-    pixel, side, code: narrow ? beside : below, left, right, top, bottom, back, heights, low, high, starts,
+    pixel, side, code: small ? beside : below, left, right, top, bottom, back, heights, low, high, starts,
     place: there(step), // the step on the way there
     X: s => along(starts, marks, there(s)),
     Y: bits => bottom - ((bits - low) / (high - low)) * (bottom - top),

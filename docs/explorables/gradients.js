@@ -1,5 +1,5 @@
 // Two estimators of one gradient, from the same noise: mu and sigma are moved by hand. Chapter 3.
-import { announcer, button, canvas, dot, element, line, number, slider } from "./canvas.js";
+import { announcer, button, canvas, dot, element, line, narrow, number, slider } from "./canvas.js";
 import { curve, density, frame, handles, held, legend, scale } from "./bell.js";
 import { read } from "./load.js";
 import { clamp, normals, range, sum } from "./matrix.js";
@@ -50,13 +50,13 @@ export async function mount(place, { data }) {
   let noise = epsilon.data, constant = 0, count = 100, by = "mu", now;
 
   // Two frames, beside each other or one above the other.
-  const wide = width => width >= 520, tallOf = width => wide(width) ? 216 : 176;
+  const tallOf = () => (narrow() ? 176 : 216);
   const framesOf = width => ESTIMATORS.map((_, k) => {
-    const tall = tallOf(width), size = wide(width) ? width / 2 - 8 : width, left = wide(width) ? k * (width / 2 + 8) : 0, top = wide(width) ? 0 : k * tall;
+    const tall = tallOf(), [size, left, top] = narrow() ? [width, 0, k * tall] : [width / 2 - 8, k * (width / 2 + 8), 0];
     return { left: left + 4, right: left + size - 4, top: top + 24, bottom: top + tall - 24, from: -4, to: 4 };
   });
   const bellOf = box => frame({ ...box, top: box.bottom - 48, high: 1.4 });
-  const heightOf = width => (wide(width) ? 1 : 2) * tallOf(width);
+  const heightOf = () => (narrow() ? 2 : 1) * tallOf();
   const picture = canvas(heightOf, (context, { width, text, muted, paper, rule, green, ...colours }) => framesOf(width).forEach((box, k) => {
     const [name, label, colour, wants] = ESTIMATORS[k], where = frame({ ...box, low: -4, high: 6 }), bell = bellOf(box), step = (where.x(1) - where.x(0)) * 0.6;
     context.save();
@@ -79,7 +79,7 @@ export async function mount(place, { data }) {
   }), { role: "application", "aria-label": "q under f(z): arrow keys to the left and right move its mean, up and down its width" });
   held(picture.node, (x, y) => {
     const width = picture.node.clientWidth, [first, second] = framesOf(width);
-    return bellOf((wide(width) ? x > width / 2 : y > tallOf(width)) ? second : first);
+    return bellOf((narrow() ? y > tallOf() : x > width / 2) ? second : first);
   }, () => q, set);
 
   const scatter = canvas(166, (context, { width, text, muted, rule, ...colours }) => {
