@@ -190,7 +190,7 @@ def test_nothing_overflows_a_phone(opener, pages):
 def test_no_equation_runs_into_its_number(opener, pages, width):
     """A wide equation scrolls inside its box, and the number comes after it."""
     window = opener(width=width)
-    for path in pages:
+    for path in [path for path, soup in pages.items() if soup.select_one(".katex-display")]:
         window.visit(path)
         gaps = window.evaluate("""[...document.querySelectorAll('.katex-html > .tag')].map(tag => [tag.textContent, tag.lastElementChild.getBoundingClientRect().left
             - Math.max(...[...tag.parentElement.querySelectorAll(':scope > .base')].map(base => base.getBoundingClientRect().right))])""")
@@ -204,10 +204,14 @@ ONE_OF_A_COLOUR = """() => { const seen = new Set(); document.querySelectorAll('
     seen.has(token.className) ? token.replaceWith(...token.childNodes) : seen.add(token.className)) }"""  # of thousands, for speed
 
 
+KINDS = [f"{name}.html" for name in """index 404 search exercises glossary references 94_questions api/index api/loss 00_first_vae
+    02_elbo 03_reparameterization 05_model 07_visualization 12_objectives 23_compression""".split()]  # a page of each kind, and all with a figure that moves
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_serious_accessibility_violation(opener, pages, theme):
     window, axe, found = opener(theme=theme), (ROOT / "docs/node_modules/axe-core/axe.min.js").read_text("utf-8"), []
-    for path in pages:
+    for path in pages if theme == "light" else KINDS:
         window.visit(path)
         window.evaluate(axe)
         window.evaluate(ONE_OF_A_COLOUR)
