@@ -549,7 +549,7 @@ def translate_source(app, docname, content):
 
 
 def copy_assets(app, exception):
-    "KaTeX's stylesheet and the typefaces, from npm into the site; the faces of equations within a line come in the stylesheet, so that no line breaks anew."
+    "KaTeX's stylesheet and the typefaces, from npm into the site; the faces of equations within a line come in the stylesheet, so that no request makes them late."
     if exception: return
     modules, static = Path(app.confdir) / "node_modules", Path(app.outdir) / "_static"
     fonts = {f"katex/dist/fonts/{p.name}": f"katex/fonts/{p.name}" for p in (modules / "katex/dist/fonts").glob("*.woff2")}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from website import base, browser, build, opener, pages, site  # fixtures
+from website import base, browser, build, opener, page, pages, site  # fixtures
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: other test processes run beside this one, and threads that wait for a core are slow
 

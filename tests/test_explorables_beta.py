@@ -20,14 +20,6 @@ RUN = """async ([url, images, codes]) => {
 
 
 @pytest.fixture(scope="module")
-def page(browser, base):
-    page = browser.new_page()
-    page.goto(f"{base}_static/explorables/explorables.css")
-    yield page
-    page.close()
-
-
-@pytest.fixture(scope="module")
 def tests():
     return binarize(load_mnist("test")[0], generator=torch.Generator().manual_seed(0))
 

@@ -45,14 +45,6 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def page(browser, base):
-    page = browser.new_page()
-    page.goto(f"{base}_static/explorables/explorables.css")
-    yield page
-    page.close()
-
-
-@pytest.fixture(scope="module")
 def found(page):
     "What the figure computes, for all of its images."
     return page.evaluate(RUN, "data")

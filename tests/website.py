@@ -100,3 +100,12 @@ def opener(browser, base):
     yield window
     for context in contexts: context.close()
     assert not problems, "\n".join(dict.fromkeys(problems))
+
+
+@pytest.fixture(scope="module")
+def page(browser, base):
+    "An empty page beside the scripts of the figures, to import them."
+    page = browser.new_page()
+    page.goto(f"{base}_static/explorables/explorables.css")
+    yield page
+    page.close()
